@@ -1,0 +1,36 @@
+# Two commands: `make demo` shows it, `make test` proves it. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## install what is missing, build, run a real workflow on a real cluster before your eyes
+	@scripts/setup.sh build
+	@scripts/demo.sh
+
+test: ## all that CI runs: format, lints, every test (three members and a real Kafka among them), docs
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+check: ## the quick half of `make test`: format, lints, unit tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --lib -q
+
+build: ## the release build of `nova` and of the load generator
+	@scripts/setup.sh build
+	cargo build --release -p nova-cli -p nova-loadtest
+
+model: ## check the protocol's model: every rule holds, every planted bug is found (minutes, some GB of memory)
+	cd docs/reference/protocol-model && cargo run --release
+
+deny: ## licences, advisories and sources of all dependencies
+	@scripts/setup.sh deny
+	cargo deny check
+
+clean: ## remove build output, caches and the demo's data
+	cargo clean
+	rm -rf .cache data
+
+.PHONY: help demo test check build model deny clean

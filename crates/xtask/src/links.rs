@@ -1,0 +1,81 @@
+//! Whether the relative links of the Markdown documents lead to a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All links of documents below `root` that lead nowhere, as `file: target`.
+///
+/// # Errors
+/// When a folder or a document cannot be read.
+pub fn broken(root: &Path) -> std::io::Result<Vec<String>> {
+    let mut documents = Vec::new();
+    collect(root, &mut documents)?;
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document)?;
+        let folder = document.parent().unwrap_or(root);
+        for target in targets(&text) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") && !file.starts_with("mailto:") && !folder.join(file).exists() {
+                broken.push(format!("{}: {target}", document.strip_prefix(root).unwrap_or(&document).display()));
+            }
+        }
+    }
+    Ok(broken)
+}
+
+fn collect(folder: &Path, documents: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() {
+            if !name.starts_with('.') && name != "target" && name != "node_modules" {
+                collect(&path, documents)?;
+            }
+        } else if name.ends_with(".md") {
+            documents.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Targets of `[text](target)` outside of code.
+fn targets(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        if fenced || line.starts_with("    ") {
+            continue;
+        }
+        // Even pieces of a line split at backticks are outside of code.
+        let mut rest = line;
+        while let Some(at) = rest.find("](") {
+            let inside_code = rest[..at].matches('`').count() % 2 == 1;
+            rest = &rest[at + 2..];
+            if let Some(end) = rest.find(')') {
+                if !inside_code {
+                    found.push(&rest[..end]);
+                }
+                rest = &rest[end..];
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::targets;
+
+    #[test]
+    fn links_in_code_are_none() {
+        let text = "see [a](a.md) and `[b](b.md)`\n```\n[c](c.md)\n```\n[d](d.md#x)";
+        assert_eq!(targets(text), ["a.md", "d.md#x"]);
+    }
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian machine lacks. Usage: setup.sh build|test|deny
+#   build  a C toolchain for librdkafka and zstd
+#   test   also Java and Maven for a real Kafka, strace for the proof of data syncs
+#   deny   cargo-deny
+set -euo pipefail
+
+need=${1:?setup.sh build|test|deny}
+die() { echo "setup: $*" >&2; exit 1; }
+
+missing=()
+want() { # command, Debian package
+  command -v "$1" >/dev/null || missing+=("$2")
+}
+
+command -v cargo >/dev/null || die "Rust is missing: install rustup from your distribution or https://rustup.rs, then run this again"
+want gcc gcc
+want g++ g++
+want make make
+want pkg-config pkg-config
+[ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+if [ "$need" = test ]; then
+  want java openjdk-17-jre-headless
+  want mvn maven
+  want strace strace
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || die "please install: ${missing[*]}"
+  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+  echo "setup: installing ${missing[*]}"
+  $sudo apt-get update -q >/dev/null || die "apt-get update failed"
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null \
+    || die "apt-get could not install ${missing[*]}"
+fi
+if [ "$need" = deny ]; then
+  cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+fi

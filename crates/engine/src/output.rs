@@ -2,7 +2,7 @@
 
 use nova_program::{BodyIx, NodeIx, VarIx};
 
-use crate::ids::{Epoch, ExecutionId, Offset, OwnerId, Seq, SessionId, ShardId, TimeMs, Token, WorkerId};
+use crate::ids::{Epoch, ExecutionId, Offset, OwnerId, Seq, SessionId, TimeMs, Token, WorkerId};
 use crate::input::{LeaseRef, ReplyTo};
 use crate::payload::{Failure, Payload, TraceContext};
 
@@ -376,6 +376,8 @@ pub enum ExecutionEvent {
     },
     /// The execution ended; nothing follows.
     Ended(Outcome),
+    /// The submission was refused: the only event of its id (protocol rule 33).
+    Rejected(Rejection),
 }
 
 /// A node of a live scope instance.

@@ -14,7 +14,7 @@ pub use node::{
     Body, BodyForm, BodyIx, Case, Edge, Join, Jump, Node, NodeIx, NodeKind, Port, Reads, ScopeOutput, VarIx, Variable,
     WaitTime, With,
 };
-pub use policy::{Backoff, Jitter, Retry, Timeouts};
+pub use policy::{Backoff, Jitter, Retry, Timeouts, code_matches};
 
 /// The compiled form of one workflow version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]

@@ -1,0 +1,179 @@
+//! Workers, sessions, leases.
+
+use std::sync::Arc;
+
+use nova_program::{NodeKind, With};
+
+use crate::ids::{SessionId, TimeMs, Token, WorkerId};
+use crate::input::{LeaseRef, Register};
+use crate::output::{Assignment, ExecutionEvent, MessageBody, NodeRef, NodeState};
+use crate::payload::Payload;
+use crate::state::{AfterStop, Lease, QueueKey, State, Timer, Worker};
+use crate::work::At;
+
+impl State {
+    /// Changes a worker and keeps the index of free slots equal to what the leases say.
+    pub(super) fn change_worker(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
+        let Some(worker) = self.workers.all.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
+        let before = (worker.open && !worker.draining).then(|| worker.free()).filter(|free| *free > 0);
+        let pool_before = Arc::clone(&worker.pool);
+        change(worker);
+        let after = (worker.open && !worker.draining).then(|| worker.free()).filter(|free| *free > 0);
+        let pool_after = Arc::clone(&worker.pool);
+        if before == after && pool_before == pool_after {
+            return;
+        }
+        if let Some(free) = before
+            && let Some(set) = self.workers.free.get_mut(&pool_before)
+        {
+            set.remove(&(free, id));
+        }
+        if let Some(free) = after {
+            self.workers.free.entry(pool_after).or_default().insert((free, id));
+        }
+    }
+
+    pub(super) fn on_registered(&mut self, register: Register, id: WorkerId, session: SessionId, inbox: u32) {
+        self.workers.last_session = session;
+        if id.0 as usize == self.workers.all.len() + 1 {
+            self.workers.by_name.insert(register.name.clone(), id);
+            self.workers.all.push(Worker {
+                id,
+                name: register.name.clone(),
+                pool: Arc::from(&*register.pool),
+                kinds: Default::default(),
+                labels: Vec::new(),
+                capacity: 0,
+                session: SessionId(0),
+                open: false,
+                draining: false,
+                inbox,
+                boot: 0,
+                leases: Default::default(),
+            });
+        }
+        *self.workers.inboxes.entry(inbox).or_default() += 1;
+        self.change_worker(id, |worker| {
+            worker.pool = Arc::from(&*register.pool);
+            worker.kinds = register.kinds.into_iter().collect();
+            worker.labels = register.labels;
+            worker.capacity = register.capacity;
+            worker.session = session;
+            worker.open = true;
+            worker.draining = false;
+            worker.inbox = inbox;
+            worker.boot = register.boot;
+        });
+    }
+
+    pub(super) fn on_session_ended(&mut self, id: WorkerId) {
+        let Some(worker) = self.worker(id).filter(|worker| worker.open) else { return };
+        let inbox = worker.inbox;
+        if let Some(count) = self.workers.inboxes.get_mut(&inbox) {
+            *count = count.saturating_sub(1);
+        }
+        self.change_worker(id, |worker| worker.open = false);
+    }
+
+    pub(super) fn on_leased(
+        &mut self,
+        at: At,
+        class: &(Box<str>, Box<str>),
+        key: QueueKey,
+        id: WorkerId,
+        token: Token,
+    ) {
+        self.used_token(token);
+        if let Some(waiting) = self.queue.classes.get_mut(class) {
+            if waiting.remove(&key).is_some() {
+                self.queue.len -= 1;
+            }
+            if waiting.is_empty() {
+                self.queue.classes.remove(class);
+            }
+        }
+        let now = self.now;
+        let Some(worker) = self.worker(id) else { return };
+        let lease = LeaseRef { execution: at.execution, token, worker: id, session: worker.session };
+        let inbox = worker.inbox;
+        let Some(record) = self.record_mut(at) else { return };
+        record.queued = None;
+        record.state = NodeState::Running;
+        record.token = token;
+        record.worker = Some(id);
+        record.attempt += 1;
+        let old = record.timer.take();
+        self.clear_timer(old);
+        let Some(found) = self.at(at) else { return };
+        let attempt_timeout_ms = found.node.timeouts.attempt_ms;
+        let NodeKind::Work { kind, with, .. } = &found.node.kind else { return };
+        let with = match (&found.record.with, with) {
+            (Some(with), _) => with.clone(),
+            (None, With::Constant(bytes)) => Payload::Inline(bytes::Bytes::copy_from_slice(bytes)),
+            (None, With::Absent | With::Evaluated) => Payload::null(),
+        };
+        let (visit, attempt) = (found.record.visit, found.record.attempt);
+        let assignment = Assignment {
+            inbox,
+            lease,
+            namespace: found.execution.workflow.namespace.as_ref().into(),
+            kind: kind.clone(),
+            scope: at.scope,
+            node: at.node,
+            node_id: found.node.id.clone(),
+            visit,
+            attempt,
+            with,
+            attempt_timeout_ms,
+            trace: found.execution.trace,
+        };
+        if let Some(ms) = attempt_timeout_ms {
+            let due = TimeMs(now.0.saturating_add(ms));
+            let timer = self.set_timer(due, Timer::Node(at.execution, at.scope, at.node));
+            if let Some(record) = self.record_mut(at) {
+                record.timer = Some(timer);
+            }
+        }
+        let assigned = self.post(at.execution.shard(), MessageBody::Assign(assignment));
+        let held = Lease { execution: at.execution, scope: at.scope, node: at.node, assigned, revoking: false };
+        self.change_worker(id, |worker| {
+            worker.leases.insert(token, held);
+        });
+        let node = NodeRef { scope: at.scope, node: at.node, visit };
+        self.publish(at.execution, ExecutionEvent::AttemptStarted { node, attempt, worker: id, token });
+    }
+
+    pub(super) fn on_lease_ended(&mut self, id: WorkerId, token: Token) {
+        let lease = self.worker(id).and_then(|worker| worker.leases.get(&token)).copied();
+        self.change_worker(id, |worker| {
+            worker.leases.remove(&token);
+        });
+        let Some(lease) = lease else { return };
+        let at = At { execution: lease.execution, scope: lease.scope, node: lease.node };
+        if let Some(record) = self.record_mut(at)
+            && record.token == token
+        {
+            record.worker = None;
+            let timer = record.timer.take();
+            self.clear_timer(timer);
+        }
+    }
+
+    pub(super) fn on_revoked(&mut self, at: At, after: AfterStop) {
+        let Some(record) = self.record_mut(at) else { return };
+        let (Some(id), token) = (record.worker, record.token) else { return };
+        record.state = NodeState::Cancelling;
+        record.after_stop = Some(after);
+        let timer = record.timer.take();
+        self.clear_timer(timer);
+        let Some(worker) = self.worker(id) else { return };
+        let lease = LeaseRef { execution: at.execution, token, worker: id, session: worker.session };
+        let inbox = worker.inbox;
+        self.change_worker(id, |worker| {
+            if let Some(lease) = worker.leases.get_mut(&token) {
+                lease.revoking = true;
+            }
+        });
+        self.post(at.execution.shard(), MessageBody::Revoke { inbox, lease });
+    }
+}

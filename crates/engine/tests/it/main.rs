@@ -1,0 +1,5 @@
+//! The engine from outside.
+
+mod build;
+mod life;
+mod rig;

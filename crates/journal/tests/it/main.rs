@@ -1,0 +1,131 @@
+//! The journal from outside: what was promised is there, what is damaged is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use nova_journal::{DirLock, Journal, LockError, OpenError, Options};
+
+fn options() -> Options {
+    Options { magic: *b"NOVATEST", cluster: [1; 16], segment_bytes: 4_096 }
+}
+
+fn open(dir: &Path) -> Result<(Journal, Vec<Bytes>), OpenError> {
+    let mut frames = Vec::new();
+    let journal = Journal::open(dir, options(), |_, _, payload| frames.push(payload))?;
+    Ok((journal, frames))
+}
+
+fn payload(n: u32) -> Bytes {
+    Bytes::from(format!("frame {n} {}", "x".repeat((n % 7) as usize * 40)))
+}
+
+fn filled(dir: &Path, frames: u32) -> Vec<PathBuf> {
+    let (mut journal, _) = open(dir).expect("an empty directory opens");
+    for n in 0..frames {
+        let whole = payload(n);
+        journal.commit(&[whole.slice(..3), whole.slice(3..)]).expect("there is space");
+    }
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn expected(frames: u32) -> Vec<Bytes> {
+    (0..frames).map(payload).collect()
+}
+
+#[test]
+fn frames_survive_reopening_across_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = filled(dir.path(), 100);
+    assert!(files.len() > 2, "several segments");
+    let (mut journal, frames) = open(dir.path()).expect("it opens again");
+    assert_eq!(frames, expected(100));
+    let at = journal.commit(&[payload(100)]).expect("it goes on");
+    assert_eq!(journal.read(at).unwrap(), payload(100));
+    assert_eq!(open(dir.path()).expect("again").1, expected(101));
+}
+
+#[test]
+fn a_torn_tail_is_cut_wherever_it_is_torn() {
+    let source = tempfile::tempdir().unwrap();
+    let files = filled(source.path(), 10);
+    let last = files.last().unwrap();
+    let whole = fs::read(last).unwrap();
+    let used = whole.iter().rposition(|b| *b != 0).unwrap() + 1;
+    let dir = tempfile::tempdir().unwrap();
+    for file in &files {
+        fs::copy(file, dir.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let target = dir.path().join(last.file_name().unwrap());
+    let frame = payload(9).len() + 20;
+    for cut in used - frame..used {
+        let mut torn = whole.clone();
+        torn[cut..].fill(0);
+        fs::write(&target, &torn).unwrap();
+        assert_eq!(open(dir.path()).expect("a torn tail is no damage").1, expected(9), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_synced_frame_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = filled(dir.path(), 40);
+    for file in [&files[0], files.last().unwrap()] {
+        let good = fs::read(file).unwrap();
+        let mut bad = good.clone();
+        bad[70] ^= 4;
+        fs::write(file, &bad).unwrap();
+        match open(dir.path()) {
+            Err(OpenError::Damaged { path, .. }) => assert_eq!(&path, file),
+            Ok(_) => panic!("damage was not seen"),
+            Err(other) => panic!("{other}"),
+        }
+        fs::write(file, &good).unwrap();
+    }
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = filled(dir.path(), 100);
+    fs::remove_file(&files[1]).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+}
+
+#[test]
+fn another_cluster_and_a_newer_format_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = filled(dir.path(), 1);
+    let foreign = Options { cluster: [2; 16], ..options() };
+    assert!(matches!(Journal::open(dir.path(), foreign, |_, _, _| {}), Err(OpenError::ForeignCluster { .. })));
+    let mut bytes = fs::read(&files[0]).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c(&bytes[..36]);
+    bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&files[0], bytes).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::NewerFormat { found: 9, .. })));
+}
+
+#[test]
+fn old_segments_go_and_numbers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 100);
+    let (mut journal, _) = open(dir.path()).unwrap();
+    let first = journal.drop_below(60).unwrap();
+    assert!(first > 1 && first <= 60);
+    drop(journal);
+    let mut numbers = Vec::new();
+    Journal::open(dir.path(), options(), |_, number, _| numbers.push(number)).unwrap();
+    assert_eq!(numbers, (first..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_directory_has_one_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = DirLock::take(dir.path()).unwrap();
+    assert!(matches!(DirLock::take(dir.path()), Err(LockError::InUse { .. })));
+    drop(held);
+    DirLock::take(dir.path()).unwrap();
+}

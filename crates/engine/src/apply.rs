@@ -199,11 +199,8 @@ struct Run {
 }
 
 fn check_offsets(proposal: &Proposal) -> Result<(), Refusal> {
-    let contiguous = proposal
-        .records
-        .iter()
-        .zip(proposal.first_offset.0..)
-        .all(|(record, expected)| record.offset.0 == expected);
+    let contiguous =
+        proposal.records.iter().zip(proposal.first_offset.0..).all(|(record, expected)| record.offset.0 == expected);
     let ends = proposal.next_offset.0 == proposal.first_offset.0 + proposal.records.len() as u64;
     if contiguous && ends {
         Ok(())

@@ -507,4 +507,3 @@ pub enum ExecutionState {
     /// Ended from outside.
     Cancelled,
 }
-

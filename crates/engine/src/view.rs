@@ -204,7 +204,9 @@ fn offer(shard: &Shard, token: Token, record: &OfferRecord) -> Option<Offer> {
         input: reads.input.then(|| execution.input.clone()),
         nodes: nodes.collect(),
         vars: vars.collect(),
-        raw_output: matches!(record.subject, Subject::Finish(_)).then(|| own.and_then(|own| own.output.clone())).flatten(),
+        raw_output: matches!(record.subject, Subject::Finish(_))
+            .then(|| own.and_then(|own| own.output.clone()))
+            .flatten(),
         failure: own.and_then(|own| own.failure.as_deref().cloned()),
         started_at: execution.started_at,
         started_by: execution.started_by.clone(),

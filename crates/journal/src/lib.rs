@@ -113,11 +113,7 @@ impl Journal {
     ///
     /// # Errors
     /// See [`OpenError`]; nothing was changed, but for a torn tail that was cut.
-    pub fn open(
-        dir: &Path,
-        options: Options,
-        mut visit: impl FnMut(Position, u64, Bytes),
-    ) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, options: Options, mut visit: impl FnMut(Position, u64, Bytes)) -> Result<Self, OpenError> {
         let io_error = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
@@ -126,7 +122,8 @@ impl Journal {
         let mut firsts = Vec::new();
         for entry in fs::read_dir(dir).map_err(io_error(dir))? {
             let name = entry.map_err(io_error(dir))?.file_name();
-            let first = name.to_str().and_then(|name| name.strip_suffix(".log")).map(|hex| u64::from_str_radix(hex, 16));
+            let first =
+                name.to_str().and_then(|name| name.strip_suffix(".log")).map(|hex| u64::from_str_radix(hex, 16));
             if let Some(Ok(first)) = first {
                 firsts.push(first);
             }
@@ -146,12 +143,7 @@ impl Journal {
         Ok(journal)
     }
 
-    fn scan(
-        &mut self,
-        first: u64,
-        last: bool,
-        visit: &mut impl FnMut(Position, u64, Bytes),
-    ) -> Result<(), OpenError> {
+    fn scan(&mut self, first: u64, last: bool, visit: &mut impl FnMut(Position, u64, Bytes)) -> Result<(), OpenError> {
         let path = self.path(first);
         let expected = self.next_number;
         let scan = segment::scan(&path, &self.options, first, expected, visit)?;
@@ -166,8 +158,8 @@ impl Journal {
                 if first != expected || (torn && !last) {
                     return Err(OpenError::Damaged { path, offset: end });
                 }
-                let segment = Segment::open(path.clone(), first, end)
-                    .map_err(|source| OpenError::Io { path, source })?;
+                let segment =
+                    Segment::open(path.clone(), first, end).map_err(|source| OpenError::Io { path, source })?;
                 self.next_number = next_number;
                 self.segments.push_back(segment);
                 Ok(())

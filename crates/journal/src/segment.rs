@@ -95,7 +95,8 @@ fn write_all_vectored(file: &File, at: u64, head: &[u8], parts: &[Bytes]) -> io:
     use std::io::Seek;
     let mut file = file;
     file.seek(io::SeekFrom::Start(at))?;
-    let mut slices: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(head)).chain(parts.iter().map(|p| IoSlice::new(p))).collect();
+    let mut slices: Vec<IoSlice<'_>> =
+        std::iter::once(IoSlice::new(head)).chain(parts.iter().map(|p| IoSlice::new(p))).collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
         // The kernel takes at most 1,024 slices at once.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nova_engine::ids::{
-    Epoch, ExecutionId, Offset, OwnerId, Seq, SessionId, ShardId, TimeMs, Token, WorkerId,
-};
+use nova_engine::ids::{Epoch, ExecutionId, Offset, OwnerId, Seq, SessionId, ShardId, TimeMs, Token, WorkerId};
 use nova_engine::input::{
     Command, Dedupe, EntryBody, LeaseRef, Local, LocalOutcome, Namespace, Proposal, PutWorkflow, Record, Register,
     ReplyTo, Submit, TaskOutcome, TaskResult, Trigger, VarWrite,
@@ -248,11 +246,9 @@ fn local(it: v1::Local) -> Result<Local, WireError> {
         Outcome::WaitUntilMs(at) => LocalOutcome::WaitUntil(TimeMs(at)),
         Outcome::WaitForMs(ms) => LocalOutcome::WaitFor { ms },
         Outcome::Chosen(chosen) => LocalOutcome::Chosen { cases: chosen.cases, sets: sets(chosen.sets)? },
-        Outcome::Done(done) => LocalOutcome::Done {
-            output: payload_from_wire(done.output)?,
-            cases: done.cases,
-            sets: sets(done.sets)?,
-        },
+        Outcome::Done(done) => {
+            LocalOutcome::Done { output: payload_from_wire(done.output)?, cases: done.cases, sets: sets(done.sets)? }
+        }
         Outcome::Failed(it) => LocalOutcome::Failed(failure(it)),
     };
     Ok(Local { execution: execution_id(&it.execution)?, token: Token(it.token), outcome })

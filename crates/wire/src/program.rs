@@ -1,8 +1,8 @@
 //! Compiled workflows.
 
 use nova_program::{
-    Backoff, Body, BodyForm, BodyIx, Case, Edge, Jitter, Join, Jump, Node, NodeIx, NodeKind, Port, Program, Reads, Retry,
-    ScopeOutput, Timeouts, VarIx, Variable, WaitTime, With,
+    Backoff, Body, BodyForm, BodyIx, Case, Edge, Jitter, Join, Jump, Node, NodeIx, NodeKind, Port, Program, Reads,
+    Retry, ScopeOutput, Timeouts, VarIx, Variable, WaitTime, With,
 };
 
 use crate::error::{WireError, bad, missing};
@@ -344,11 +344,12 @@ fn timeouts_from_wire(timeouts: &v1::Timeouts) -> Timeouts {
 }
 
 fn retry_from_wire(retry: &v1::Retry) -> Result<Retry, WireError> {
-    let jitter = match v1::retry::Jitter::try_from(retry.jitter).map_err(|_| bad("retry.jitter", "is not known here"))? {
-        v1::retry::Jitter::None => Jitter::None,
-        v1::retry::Jitter::Full => Jitter::Full,
-        v1::retry::Jitter::Equal => Jitter::Equal,
-    };
+    let jitter =
+        match v1::retry::Jitter::try_from(retry.jitter).map_err(|_| bad("retry.jitter", "is not known here"))? {
+            v1::retry::Jitter::None => Jitter::None,
+            v1::retry::Jitter::Full => Jitter::Full,
+            v1::retry::Jitter::Equal => Jitter::Equal,
+        };
     let texts = |all: &[String]| all.iter().map(|text| text.as_str().into()).collect();
     Ok(Retry {
         max_attempts: retry.max_attempts,

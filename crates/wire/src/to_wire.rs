@@ -4,8 +4,8 @@ use bytes::Bytes;
 use nova_engine::ids::ExecutionId;
 use nova_engine::input::{LeaseRef, ReplyTo};
 use nova_engine::output::{
-    Answer, Applied, Assignment, ExecutionEvent, ExecutionEvents, ExecutionState, Message, MessageBody, NodeRef, NodeState,
-    NodeView, Offer, Outcome, Refusal, Rejection, ShardPosition, Subject, Verdict,
+    Answer, Applied, Assignment, ExecutionEvent, ExecutionEvents, ExecutionState, Message, MessageBody, NodeRef,
+    NodeState, NodeView, Offer, Outcome, Refusal, Rejection, ShardPosition, Subject, Verdict,
 };
 use nova_engine::payload::{Failure, Payload, TraceContext};
 
@@ -197,12 +197,14 @@ fn event_to_wire(event: &ExecutionEvent) -> v1::execution_event::Kind {
             worker: worker.0,
             token: token.0,
         }),
-        ExecutionEvent::AttemptFailed { node, attempt, failure, retry_at } => e::Kind::AttemptFailed(e::AttemptFailed {
-            node: Some(node_ref(node)),
-            attempt: *attempt,
-            failure: Some(failure_to_wire(failure)),
-            retry_at_ms: retry_at.0,
-        }),
+        ExecutionEvent::AttemptFailed { node, attempt, failure, retry_at } => {
+            e::Kind::AttemptFailed(e::AttemptFailed {
+                node: Some(node_ref(node)),
+                attempt: *attempt,
+                failure: Some(failure_to_wire(failure)),
+                retry_at_ms: retry_at.0,
+            })
+        }
         ExecutionEvent::NodeCompleted { node, output, cases, degraded } => e::Kind::NodeCompleted(e::NodeCompleted {
             node: Some(node_ref(node)),
             output: Some(payload_to_wire(output)),

@@ -16,7 +16,8 @@ pub fn broken(root: &Path) -> std::io::Result<Vec<String>> {
         let folder = document.parent().unwrap_or(root);
         for target in targets(&text) {
             let file = target.split('#').next().unwrap_or_default();
-            if !file.is_empty() && !file.contains("://") && !file.starts_with("mailto:") && !folder.join(file).exists() {
+            if !file.is_empty() && !file.contains("://") && !file.starts_with("mailto:") && !folder.join(file).exists()
+            {
                 broken.push(format!("{}: {target}", document.strip_prefix(root).unwrap_or(&document).display()));
             }
         }

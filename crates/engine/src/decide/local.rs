@@ -46,12 +46,10 @@ impl Decider<'_> {
         let now = self.state.now.0;
         match (subject, outcome) {
             (Subject::Prepare(_), LocalOutcome::Skip) => self.say(Event::Skipped(at)),
-            (Subject::Prepare(_), LocalOutcome::Run { with }) => {
-                match with.as_ref().and_then(super::node::too_large) {
-                    Some(failure) => self.fail(at, found, failure, Repeat::Never),
-                    None => self.start(at, found, with.clone()),
-                }
-            }
+            (Subject::Prepare(_), LocalOutcome::Run { with }) => match with.as_ref().and_then(super::node::too_large) {
+                Some(failure) => self.fail(at, found, failure, Repeat::Never),
+                None => self.start(at, found, with.clone()),
+            },
             (Subject::Prepare(_), LocalOutcome::WaitUntil(due)) => {
                 self.say(Event::Waiting(at, TimeMs(due.0.max(now))));
             }

@@ -15,7 +15,6 @@ use crate::output::{Refusal, Rejection};
 use crate::state::{State, Timer, TimerId};
 use crate::work::Work;
 
-
 /// One thing to decide.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::ids::{ExecutionId, Seq, ShardId};
-use crate::output::{
-    Answer, ExecutionEvent, ExecutionEvents, Message, MessageBody, Outcome, Rejection,
-};
+use crate::output::{Answer, ExecutionEvent, ExecutionEvents, Message, MessageBody, Outcome, Rejection};
 use crate::payload::Payload;
 use crate::state::State;
 

@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 
 use nova_program::{
-    Backoff, Body, BodyForm, BodyIx, Case, Edge, Jitter, Join, Jump, Node, NodeIx, NodeKind, Port, Program, Reads, Retry,
-    ScopeOutput, Timeouts, WaitTime, With,
+    Backoff, Body, BodyForm, BodyIx, Case, Edge, Jitter, Join, Jump, Node, NodeIx, NodeKind, Port, Program, Reads,
+    Retry, ScopeOutput, Timeouts, WaitTime, With,
 };
 
 struct Line<'a> {
@@ -46,7 +46,14 @@ fn form(word: &str) -> BodyForm {
 type Needs = Vec<(NodeIx, String, Port)>;
 
 /// Nodes of a body are contiguous: first all of this body, then the bodies below it.
-fn build(program: &mut Program, lines: &[Line<'_>], form: BodyForm, owner: Option<NodeIx>, case: u8, needs: &mut Needs) {
+fn build(
+    program: &mut Program,
+    lines: &[Line<'_>],
+    form: BodyForm,
+    owner: Option<NodeIx>,
+    case: u8,
+    needs: &mut Needs,
+) {
     let body = BodyIx(program.bodies.len() as u32);
     let start = program.nodes.len() as u32;
     program.bodies.push(Body {
@@ -77,8 +84,9 @@ fn build(program: &mut Program, lines: &[Line<'_>], form: BodyForm, owner: Optio
                 build(program, &inner[1..], self::form(inner[0].words[0]), Some(ix), 0, needs);
             }
             "choose" => {
-                let heads: Vec<usize> =
-                    (0..inner.len()).filter(|i| inner.first().is_some_and(|first| inner[*i].depth == first.depth)).collect();
+                let heads: Vec<usize> = (0..inner.len())
+                    .filter(|i| inner.first().is_some_and(|first| inner[*i].depth == first.depth))
+                    .collect();
                 for (case, head) in heads.iter().enumerate() {
                     let stop = heads.get(case + 1).copied().unwrap_or(inner.len());
                     let below = BodyIx(program.bodies.len() as u32);
@@ -180,7 +188,9 @@ fn node(line: &Line<'_>, body: BodyIx, ix: NodeIx, needs: &mut Needs) -> Node {
                 // Only forward jumps by distance: `next +2`, or `next end`.
                 node.next = Some(match words[at] {
                     "end" => Jump::End,
-                    distance => Jump::To(NodeIx(ix.0 + distance.trim_start_matches('+').parse::<u32>().expect("distance"))),
+                    distance => {
+                        Jump::To(NodeIx(ix.0 + distance.trim_start_matches('+').parse::<u32>().expect("distance")))
+                    }
                 });
                 at += 1;
             }

@@ -168,7 +168,7 @@ impl Journal {
     }
 
     fn path(&self, first: u64) -> PathBuf {
-        self.dir.join(format!("{first:016x}.log"))
+        file_of(&self.dir, first)
     }
 
     /// Number that the next frame gets.
@@ -234,14 +234,6 @@ impl Journal {
         segment.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.read(position.offset)
     }
 
-    /// A handle that reads frames beside the writer.
-    ///
-    /// # Errors
-    /// When the file is no more or cannot be opened.
-    pub fn reader(&self, position: Position) -> io::Result<FrameReader> {
-        Ok(FrameReader { path: self.path(position.segment), offset: position.offset })
-    }
-
     /// Removes whole segments that hold only frames below `number`; the last one always stays. Gives the number of the
     /// first frame that is left.
     ///
@@ -267,19 +259,14 @@ impl Journal {
     }
 }
 
-/// Reads one frame, from any thread that may block.
-#[derive(Clone, Debug)]
-pub struct FrameReader {
-    path: PathBuf,
-    offset: u64,
+/// Reads one frame of the journal in `dir`, checking it, beside whoever writes there. It blocks.
+///
+/// # Errors
+/// When the file is no more or not what was written.
+pub fn read_frame(dir: &Path, position: Position) -> io::Result<Bytes> {
+    segment::read_frame(&fs::File::open(file_of(dir, position.segment))?, position.offset)
 }
 
-impl FrameReader {
-    /// The frame's payload.
-    ///
-    /// # Errors
-    /// When the file is no more or not what was written.
-    pub fn read(&self) -> io::Result<Bytes> {
-        segment::read_frame(&fs::File::open(&self.path)?, self.offset)
-    }
+fn file_of(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:016x}.log"))
 }

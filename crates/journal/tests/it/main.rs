@@ -1,5 +1,7 @@
 //! The journal from outside: what was promised is there, what is damaged is refused.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -15,6 +15,12 @@ pub mod v1 {
     include!("gen/nova.v1.rs");
 }
 
+/// The generated code of package `nova.raft.v1`.
+#[allow(missing_docs, clippy::all)]
+pub mod raft_v1 {
+    include!("gen/nova.raft.v1.rs");
+}
+
 pub use envelope::{ClusterId, EnvelopeError, Opened, open, record_checksum, seal};
 pub use error::WireError;
 pub use from_wire::{

@@ -1,0 +1,25 @@
+//! A replicated log of opaque commands.
+//!
+//! Owns: openraft, the durable log, snapshots on disk, the network between members, membership.
+//! Must not know: what a command says. The state machine is a trait over bytes; nobody else names openraft or sled.
+//!
+//! Nothing is answered before it is on disk: votes and entries are synced by the log's own thread, one sync for all that
+//! is waiting.
+
+mod codec;
+mod group;
+mod log;
+mod machine;
+mod network;
+mod server;
+mod snapshot;
+#[cfg(test)]
+mod suite;
+mod types;
+
+pub use group::{
+    Group, GroupConfig, MemberInfo, MembershipError, Pending, ProposeError, ReadError, Reply, Role, StartError, Status,
+};
+pub use log::{LogKind, LogStats, OpenLogError};
+pub use machine::{ApplyError, Committed, StateMachine};
+pub use server::RaftServer;

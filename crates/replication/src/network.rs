@@ -1,0 +1,177 @@
+//! Requests to other members.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use nova_wire::raft_v1 as v1;
+use nova_wire::raft_v1::raft_client::RaftClient;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::{AnyError, BasicNode};
+use tokio::io::AsyncReadExt;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::codec::{entry_to_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
+use crate::snapshot::SnapshotFile;
+use crate::types::{Types, Vote};
+
+/// Bytes per part of a snapshot.
+const PART_BYTES: usize = 256 << 10;
+/// Largest message between members: a batch of entries.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotFile>;
+
+pub(crate) struct Network {
+    pub cluster: [u8; 16],
+}
+
+pub(crate) struct Peer {
+    target: v1::Target,
+    client: Result<RaftClient<Channel>, String>,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        let endpoint = Endpoint::from_shared(node.addr.clone()).map_err(|error| error.to_string());
+        let client = endpoint.map(|endpoint| {
+            let channel = endpoint.connect_timeout(Duration::from_millis(500)).tcp_nodelay(true).connect_lazy();
+            RaftClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        });
+        Peer { target: v1::Target { cluster: self.cluster.to_vec().into(), member: target }, client }
+    }
+}
+
+fn unreachable(why: impl ToString) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&AnyError::error(why)))
+}
+
+fn broken(error: &std::io::Error) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl Peer {
+    fn client(&self) -> Result<RaftClient<Channel>, RPCError<Types>> {
+        self.client.clone().map_err(unreachable)
+    }
+
+    async fn ask_vote(
+        &self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let request = v1::VoteRequest {
+            target: Some(self.target.clone()),
+            vote: Some(vote_to_wire(&rpc.vote)),
+            last: rpc.last_log_id.as_ref().map(id_to_wire),
+            leadership_transfer: rpc.leadership_transfer,
+            pre_vote,
+        };
+        let mut client = self.client()?;
+        let answer = bounded(option, client.vote(request)).await?;
+        Ok(VoteResponse {
+            vote: vote_from_wire(answer.vote.as_ref()).map_err(|error| broken(&error))?,
+            vote_granted: answer.granted,
+            last_log_id: answer.last.as_ref().map(id_from_wire),
+        })
+    }
+}
+
+async fn bounded<T>(
+    option: RPCOption,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, RPCError<Types>> {
+    match tokio::time::timeout(option.hard_ttl(), call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(unreachable(status)),
+        Err(_) => Err(unreachable("no answer in time")),
+    }
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let entries: Result<Vec<_>, _> = rpc.entries.iter().map(entry_to_wire).collect();
+        let request = v1::AppendRequest {
+            target: Some(self.target.clone()),
+            vote: Some(vote_to_wire(&rpc.vote)),
+            prev: rpc.prev_log_id.as_ref().map(id_to_wire),
+            commit: rpc.leader_commit.as_ref().map(id_to_wire),
+            entries: entries.map_err(|error| broken(&error))?,
+        };
+        let mut client = self.client()?;
+        let answer = bounded(option, client.append(request)).await?;
+        use v1::append_response::Result as Answer;
+        match answer.result {
+            Some(Answer::Success(_)) => Ok(AppendEntriesResponse::Success),
+            Some(Answer::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),
+            Some(Answer::Partial(matching)) => {
+                Ok(AppendEntriesResponse::PartialSuccess(matching.last.as_ref().map(id_from_wire)))
+            }
+            Some(Answer::HigherVote(vote)) => {
+                let vote = vote_from_wire(Some(&vote)).map_err(|error| broken(&error))?;
+                Ok(AppendEntriesResponse::HigherVote(vote))
+            }
+            None => Err(unreachable("an answer without content")),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(rpc, option, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(rpc, option, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let gone = |why: String| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
+        let file = tokio::fs::File::open(snapshot.snapshot.path()).await.map_err(|error| gone(error.to_string()))?;
+        let head = v1::SnapshotHead { target: Some(self.target.clone()), vote: Some(vote_to_wire(&vote)) };
+        let first = v1::SnapshotPart { head: Some(head), data: bytes::Bytes::new() };
+        let rest = futures::stream::unfold(file, |mut file| async move {
+            let mut buffer = vec![0; PART_BYTES];
+            // A file that cannot be read ends the stream early; the receiver finds it cut short.
+            let read = file.read(&mut buffer).await.unwrap_or(0);
+            buffer.truncate(read);
+            (read > 0).then(|| (v1::SnapshotPart { head: None, data: buffer.into() }, file))
+        });
+        let parts = futures::stream::iter([first]).chain(rest);
+        let mut client = self.client.clone().map_err(gone)?;
+        let sending = tokio::time::timeout(option.hard_ttl(), client.install_snapshot(parts));
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = sending => {
+                let answer = answer.map_err(|_| gone("no answer in time".into()))?.map_err(|s| gone(s.to_string()))?;
+                let vote = vote_from_wire(answer.into_inner().vote.as_ref()).map_err(|error| gone(error.to_string()))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests of other members.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use nova_wire::raft_v1 as v1;
+use nova_wire::raft_v1::raft_server;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use tokio::io::AsyncWriteExt;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::codec::{entries_from_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
+use crate::machine::StateMachine;
+use crate::network::MAX_MESSAGE_BYTES;
+use crate::snapshot::SnapshotDir;
+use crate::types::{Raft, Types};
+
+pub(crate) struct Service<M: StateMachine> {
+    pub raft: Raft<M>,
+    pub cluster: [u8; 16],
+    pub member: u64,
+    pub snapshots: SnapshotDir,
+}
+
+/// The gRPC service that members call; to be mounted on the member's server.
+pub type RaftServer = raft_server::RaftServer<Erased>;
+
+/// The service without its state machine's type.
+pub struct Erased(Arc<dyn raft_server::Raft>);
+
+pub(crate) fn serve<M: StateMachine>(service: Service<M>) -> RaftServer {
+    raft_server::RaftServer::new(Erased(Arc::new(service)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for Erased {
+    async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+        self.0.append(request).await
+    }
+
+    async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
+        self.0.vote(request).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotPart>>,
+    ) -> Result<Response<v1::SnapshotResponse>, Status> {
+        self.0.install_snapshot(request).await
+    }
+}
+
+fn malformed(error: std::io::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn failed(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl<M: StateMachine> Service<M> {
+    fn check(&self, target: Option<&v1::Target>) -> Result<(), Status> {
+        let target = target.ok_or_else(|| Status::invalid_argument("the target is missing"))?;
+        if target.cluster[..] != self.cluster {
+            return Err(Status::failed_precondition("this member belongs to another cluster"));
+        }
+        if target.member != self.member {
+            return Err(Status::failed_precondition(format!("this is member {}, not {}", self.member, target.member)));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl<M: StateMachine> raft_server::Raft for Service<M> {
+    async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+        use v1::append_response::{Matching, Result as Answer};
+        let request = request.into_inner();
+        self.check(request.target.as_ref())?;
+        let rpc = AppendEntriesRequest {
+            vote: vote_from_wire(request.vote.as_ref()).map_err(malformed)?,
+            prev_log_id: request.prev.as_ref().map(id_from_wire),
+            entries: entries_from_wire(request.entries).map_err(malformed)?,
+            leader_commit: request.commit.as_ref().map(id_from_wire),
+        };
+        let answer = match self.raft.append_entries(rpc).await.map_err(failed)? {
+            AppendEntriesResponse::Success => Answer::Success(true),
+            AppendEntriesResponse::Conflict => Answer::Conflict(true),
+            AppendEntriesResponse::PartialSuccess(last) => {
+                Answer::Partial(Matching { last: last.as_ref().map(id_to_wire) })
+            }
+            AppendEntriesResponse::HigherVote(vote) => Answer::HigherVote(vote_to_wire(&vote)),
+        };
+        Ok(Response::new(v1::AppendResponse { result: Some(answer) }))
+    }
+
+    async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.target.as_ref())?;
+        let mut rpc = VoteRequest::<Types>::new(
+            vote_from_wire(request.vote.as_ref()).map_err(malformed)?,
+            request.last.as_ref().map(id_from_wire),
+        );
+        rpc.leadership_transfer = request.leadership_transfer;
+        let answer = if request.pre_vote { self.raft.pre_vote(rpc).await } else { self.raft.vote(rpc).await };
+        let answer = answer.map_err(failed)?;
+        Ok(Response::new(v1::VoteResponse {
+            vote: Some(vote_to_wire(&answer.vote)),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(id_to_wire),
+        }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotPart>>,
+    ) -> Result<Response<v1::SnapshotResponse>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.try_next().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+        let head = first.head.ok_or_else(|| Status::invalid_argument("the first part has no head"))?;
+        self.check(head.target.as_ref())?;
+        let vote = vote_from_wire(head.vote.as_ref()).map_err(malformed)?;
+        let path = self.snapshots.temporary();
+        let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
+        file.write_all(&first.data).await.map_err(failed)?;
+        while let Some(part) = parts.try_next().await? {
+            file.write_all(&part.data).await.map_err(failed)?;
+        }
+        file.sync_all().await.map_err(failed)?;
+        let snapshots = self.snapshots.clone();
+        let checking = tokio::task::spawn_blocking(move || snapshots.check(&path));
+        let file = checking.await.map_err(failed)?.map_err(malformed)?;
+        let snapshot = openraft::storage::Snapshot { meta: file.header().meta.clone(), snapshot: file };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        Ok(Response::new(v1::SnapshotResponse { vote: Some(vote_to_wire(&answer.vote)) }))
+    }
+}

@@ -1,0 +1,197 @@
+//! Snapshots on disk.
+//!
+//! ```text
+//! file = magic(8) version(4) cluster(16) header_len(4) header(JSON) body body_len(8) crc32c(4)
+//! ```
+//! The checksum covers all before it. A file gets its name only once it is synced; two are kept.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::invalid;
+use crate::types::SnapshotMeta;
+
+const MAGIC: [u8; 8] = *b"NOVASNP1";
+const VERSION: u32 = 1;
+const FIXED: usize = 32;
+const TRAILER: u64 = 12;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub meta: SnapshotMeta,
+    pub seen: Vec<u64>,
+}
+
+/// Where the snapshots of a member are.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotDir {
+    dir: PathBuf,
+    cluster: [u8; 16],
+    temporary: Arc<AtomicU64>,
+}
+
+/// A snapshot whose checksum is right.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotFile {
+    path: PathBuf,
+    header: Header,
+    body: std::ops::Range<u64>,
+}
+
+struct Summed<W> {
+    out: W,
+    crc: u32,
+    length: u64,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[..written]);
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl SnapshotDir {
+    /// Makes the directory; removes what was never finished.
+    pub(crate) fn open(dir: PathBuf, cluster: [u8; 16]) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { dir, cluster, temporary: Arc::default() })
+    }
+
+    /// A place for a file that is being written.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{number}.tmp"))
+    }
+
+    pub(crate) fn write(
+        &self,
+        header: &Header,
+        body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<SnapshotFile> {
+        let path = self.temporary();
+        let json = serde_json::to_vec(header)?;
+        let mut out = Summed { out: BufWriter::new(File::create(&path)?), crc: 0, length: 0 };
+        out.write_all(&MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        out.write_all(&self.cluster)?;
+        out.write_all(&(json.len() as u32).to_le_bytes())?;
+        out.write_all(&json)?;
+        let before = out.length;
+        body(&mut out)?;
+        let body_length = out.length - before;
+        out.write_all(&body_length.to_le_bytes())?;
+        let crc = out.crc;
+        out.write_all(&crc.to_le_bytes())?;
+        out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        self.keep(self.check(&path)?)
+    }
+
+    /// Looks whether a file is a whole snapshot of this cluster.
+    pub(crate) fn check(&self, path: &Path) -> io::Result<SnapshotFile> {
+        let mut input = BufReader::new(File::open(path)?);
+        let length = input.get_ref().metadata()?.len();
+        let mut fixed = [0; FIXED];
+        input.read_exact(&mut fixed)?;
+        let word = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+        if fixed[..8] != MAGIC {
+            return Err(invalid("it is no snapshot"));
+        }
+        if word(8) > VERSION {
+            return Err(invalid(&format!("snapshot format {} is newer than {VERSION}", word(8))));
+        }
+        if fixed[12..28] != self.cluster {
+            return Err(invalid("the snapshot belongs to another cluster"));
+        }
+        let start = FIXED as u64 + u64::from(word(28));
+        let end = length.checked_sub(TRAILER).filter(|end| *end >= start).ok_or_else(|| invalid("it is cut short"))?;
+        let mut json = vec![0; word(28) as usize];
+        input.read_exact(&mut json)?;
+        let mut crc = crc32c::crc32c_append(crc32c::crc32c(&fixed), &json);
+        let mut rest = input.by_ref().take(end - start + 8);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = rest.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, &buffer[..read]);
+        }
+        let mut stored = [0; 4];
+        input.read_exact(&mut stored)?;
+        if crc != u32::from_le_bytes(stored) {
+            return Err(invalid("the snapshot's checksum is wrong"));
+        }
+        Ok(SnapshotFile { path: path.to_owned(), header: serde_json::from_slice(&json)?, body: start..end })
+    }
+
+    /// Gives a synced snapshot its name, and removes all but the two newest.
+    pub(crate) fn keep(&self, file: SnapshotFile) -> io::Result<SnapshotFile> {
+        let id = file.header.meta.last_log_id;
+        let (index, term) = id.map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let path = self.dir.join(format!("{index:016x}-{term:016x}.snap"));
+        fs::rename(&file.path, &path)?;
+        nova_journal::sync_dir(&self.dir)?;
+        let mut all = self.all()?;
+        all.truncate(all.len().saturating_sub(2));
+        for old in all {
+            fs::remove_file(old)?;
+        }
+        Ok(SnapshotFile { path, ..file })
+    }
+
+    fn all(&self) -> io::Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "snap") {
+                all.push(path);
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// The newest one. A damaged one is an error: the log behind it may be gone.
+    pub(crate) fn newest(&self) -> io::Result<Option<SnapshotFile>> {
+        let newest = self.all()?.pop();
+        let check = |path: PathBuf| {
+            self.check(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        };
+        newest.map(check).transpose()
+    }
+}
+
+impl SnapshotFile {
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn body(&self) -> io::Result<impl Read + use<>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.body.start))?;
+        Ok(BufReader::new(file).take(self.body.end - self.body.start))
+    }
+
+    /// The whole file, for another member.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}

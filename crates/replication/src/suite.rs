@@ -1,0 +1,146 @@
+//! openraft's own suite for logs and state machines, and ours for the stores, on both stores.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use openraft::{EntryPayload, StorageError};
+use tempfile::TempDir;
+
+use crate::log::{Log, LogKind};
+use crate::machine::{ApplyError, Committed, Machine, StateMachine};
+use crate::snapshot::SnapshotDir;
+use crate::types::{Entry, LeaderId, Opaque, Types, Vote, log_id};
+
+#[derive(Default)]
+struct Concatenation(Vec<u8>);
+
+impl StateMachine for Concatenation {
+    type Frozen = Vec<u8>;
+
+    fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
+        self.0.extend_from_slice(command.command);
+        Ok(Bytes::new())
+    }
+
+    fn applied(&mut self) {}
+
+    fn freeze(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    fn write(frozen: Vec<u8>, out: &mut dyn Write) -> std::io::Result<()> {
+        out.write_all(&frozen)
+    }
+
+    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
+        self.0.clear();
+        input.read_to_end(&mut self.0).map(drop).map_err(|error| ApplyError(error.to_string()))
+    }
+}
+
+struct Builder(LogKind);
+
+impl StoreBuilder<Types, Log, Machine<Concatenation>, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, Log, Machine<Concatenation>), StorageError<Types>> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = Log::open(self.0, &dir.path().join("log"), [1; 16]).expect("an empty log opens");
+        let snapshots = SnapshotDir::open(dir.path().join("snapshots"), [1; 16]).expect("an empty directory");
+        let machine = Machine::open(Concatenation::default(), snapshots).expect("nothing to restore");
+        Ok((dir, log, machine))
+    }
+}
+
+#[tokio::test]
+async fn the_file_log_passes_openrafts_suite() {
+    Suite::test_all(Builder(LogKind::File)).await.expect("the suite passes");
+}
+
+#[tokio::test]
+async fn the_sled_log_passes_openrafts_suite() {
+    Suite::test_all(Builder(LogKind::Sled)).await.expect("the suite passes");
+}
+
+fn entry(term: u64, index: u64) -> Entry {
+    let command = Opaque(Bytes::from(format!("{term}/{index}")));
+    Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Normal(command) }
+}
+
+async fn append(log: &mut Log, entries: Vec<Entry>) {
+    let (sender, receiver) = <Types as TypeConfigExt>::oneshot();
+    let callback = IOFlushed::signal(sender);
+    log.append(entries, callback).await.expect("handed over");
+    receiver.await.expect("the thread lives").expect("written");
+}
+
+/// All that was answered is there after the log was opened again, and what was cut off or purged is not.
+async fn survives_reopening(kind: LogKind) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let vote = Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: true };
+    {
+        let mut log = Log::open(kind, &path, [1; 16]).expect("it opens");
+        append(&mut log, (1..=10).map(|n| entry(1, n)).collect()).await;
+        append(&mut log, (11..=20).map(|n| entry(1, n)).collect()).await;
+        log.truncate_after(Some(log_id(1, 1, 15))).await.expect("cut");
+        append(&mut log, (16..=18).map(|n| entry(2, n)).collect()).await;
+        log.save_vote(&vote).await.expect("saved");
+        log.purge(log_id(1, 1, 4)).await.expect("purged");
+        log.close();
+    }
+    let mut log = open_again(kind, &path).await;
+    let state = log.get_log_state().await.expect("a state");
+    assert_eq!(state.last_purged_log_id, Some(log_id(1, 1, 4)));
+    assert_eq!(state.last_log_id, Some(log_id(2, 1, 18)));
+    assert_eq!(log.read_vote().await.expect("a vote"), Some(vote));
+    let expected: Vec<_> = (5..=15).map(|n| entry(1, n)).chain((16..=18).map(|n| entry(2, n))).collect();
+    assert_eq!(log.try_get_log_entries(..).await.expect("entries"), expected);
+    assert_eq!(log.try_get_log_entries(14..17).await.expect("entries"), expected[9..12]);
+    append(&mut log, vec![entry(3, 19)]).await;
+    assert_eq!(log.try_get_log_entries(18..).await.expect("entries"), [entry(2, 18), entry(3, 19)]);
+}
+
+/// The thread of the old handle lets go of its files a moment after it was told to.
+async fn open_again(kind: LogKind, path: &std::path::Path) -> Log {
+    let begun = std::time::Instant::now();
+    loop {
+        match Log::open(kind, path, [1; 16]) {
+            Ok(log) => return log,
+            Err(error) => assert!(begun.elapsed().as_secs() < 30, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_log_survives_reopening() {
+    survives_reopening(LogKind::File).await;
+}
+
+#[tokio::test]
+async fn the_sled_log_survives_reopening() {
+    survives_reopening(LogKind::Sled).await;
+}
+
+#[test]
+fn both_refuse_a_directory_of_another_cluster() {
+    for kind in [LogKind::File, LogKind::Sled] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = Log::open(kind, dir.path(), [1; 16]).expect("it opens");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            append(&mut log.clone(), vec![entry(1, 1)]).await;
+        });
+        log.close();
+        drop(log);
+        let begun = std::time::Instant::now();
+        loop {
+            match Log::open(kind, dir.path(), [2; 16]).err().expect("it is refused") {
+                crate::OpenLogError::Journal(nova_journal::OpenError::ForeignCluster { .. }) => break,
+                error => assert!(begun.elapsed().as_secs() < 30, "{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Groups of members over real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::time::Duration;
+
+use nova_replication::{LogKind, MembershipError, ProposeError, ReadError};
+use rig::{Cluster, SOON};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_commits_and_restarts_with_all_it_answered() {
+    for log in [LogKind::File, LogKind::Sled] {
+        let mut cluster = Cluster::start(1, log).await;
+        let leader = cluster.leader().await;
+        for n in 0..100_u32 {
+            cluster.propose(leader, n).await.unwrap();
+        }
+        cluster.stop(leader).await;
+        cluster.restart(leader).await;
+        let leader = cluster.leader().await;
+        cluster.member(leader).group.read_barrier(SOON).await.unwrap();
+        assert_eq!(cluster.member(leader).numbers(), (0..100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_in_flight_are_applied_in_order() {
+    let cluster = Cluster::start(3, LogKind::File).await;
+    let leader = cluster.leader().await;
+    let group = &cluster.member(leader).group;
+    let mut pending = Vec::new();
+    for n in 0..500_u32 {
+        pending.push(group.propose(n.to_be_bytes().to_vec().into()).await.unwrap());
+    }
+    let mut before = 0;
+    for pending in pending {
+        let reply = pending.reply(SOON).await.unwrap();
+        assert!(reply.index > before);
+        before = reply.index;
+    }
+    for member in cluster.members() {
+        member.applied(before).await;
+        assert_eq!(member.numbers(), (0..500).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_member_leads_when_the_leader_is_gone_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3, LogKind::File).await;
+    let first = cluster.leader().await;
+    for n in 0..20 {
+        cluster.propose(first, n).await.unwrap();
+    }
+    cluster.stop(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    for n in 20..40 {
+        cluster.propose(second, n).await.unwrap();
+    }
+    cluster.restart(first).await;
+    let applied = cluster.member(second).group.status().borrow().applied;
+    cluster.member(first).applied(applied).await;
+    assert_eq!(cluster.member(first).numbers(), (0..40).collect::<Vec<_>>());
+    let follower = cluster.propose(first, 99).await;
+    assert!(
+        matches!(&follower, Err(ProposeError::NotLeader { leader: Some((id, _)) }) if *id == second),
+        "{follower:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_quorum_confirms_nothing() {
+    let mut cluster = Cluster::start(3, LogKind::File).await;
+    let leader = cluster.leader().await;
+    cluster.member(leader).group.confirm_leadership(SOON).await.unwrap();
+    for other in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(other).await;
+    }
+    let short = Duration::from_millis(1_500);
+    let read = cluster.member(leader).group.read_barrier(short).await;
+    assert!(matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })), "{read:?}");
+    let confirmed = cluster.member(leader).group.confirm_leadership(short).await;
+    assert!(matches!(confirmed, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })), "{confirmed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_and_a_number_is_used_once() {
+    let mut cluster = Cluster::start(3, LogKind::File).await;
+    let leader = cluster.leader().await;
+    for n in 0..50 {
+        cluster.propose(leader, n).await.unwrap();
+    }
+    cluster.member(leader).group.snapshot(SOON).await.unwrap();
+    let address = cluster.start_empty(4).await;
+    cluster.member(leader).group.add_member(4, address.clone(), SOON).await.unwrap();
+    let applied = cluster.member(leader).group.status().borrow().applied;
+    cluster.member(4).applied(applied).await;
+    assert_eq!(cluster.member(4).numbers(), (0..50).collect::<Vec<_>>());
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.member(leader).group.remove_member(follower, SOON).await.unwrap();
+    cluster.stop(follower).await;
+    let again = cluster.member(leader).group.add_member(follower, address, SOON).await;
+    assert_eq!(again, Err(MembershipError::IdUsed { id: follower }));
+    cluster.propose(leader, 50).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_goes_on_from_the_snapshot() {
+    let mut cluster = Cluster::start(1, LogKind::File).await;
+    let leader = cluster.leader().await;
+    for n in 0..30 {
+        cluster.propose(leader, n).await.unwrap();
+    }
+    cluster.member(leader).group.snapshot(SOON).await.unwrap();
+    for n in 30..40 {
+        cluster.propose(leader, n).await.unwrap();
+    }
+    cluster.stop(leader).await;
+    cluster.restart(leader).await;
+    let leader = cluster.leader().await;
+    cluster.member(leader).group.read_barrier(SOON).await.unwrap();
+    assert_eq!(cluster.member(leader).numbers(), (0..40).collect::<Vec<_>>());
+    assert!(cluster.member(leader).restored(), "the state came from the snapshot");
+}

@@ -149,6 +149,19 @@ fn submit(it: v1::Submit) -> Result<Submit, WireError> {
     })
 }
 
+/// Looks whether an entry can be read, before it stands in the log: one that cannot stops every member.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_entry_body(body: &v1::EntryBody) -> Result<(), WireError> {
+    let Some(v1::entry_body::Kind::Propose(proposal)) = &body.kind else {
+        return entry_body_from_wire(body.clone()).map(drop);
+    };
+    // Records are not looked into: what cannot be read there counts as none.
+    shard(proposal.shard)?;
+    proposal.locals.iter().try_for_each(|it| local(it.clone()).map(drop))
+}
+
 /// What an entry asks for. Commands of records that cannot be decoded count as none: every member sees the same bytes.
 ///
 /// # Errors

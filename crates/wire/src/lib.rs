@@ -24,7 +24,8 @@ pub mod raft_v1 {
 pub use envelope::{ClusterId, EnvelopeError, Opened, open, record_checksum, seal};
 pub use error::WireError;
 pub use from_wire::{
-    commands_from_wire, entry_body_from_wire, execution_id, lease_from_wire, payload_from_wire, program_from_wire,
+    check_entry_body, commands_from_wire, entry_body_from_wire, execution_id, lease_from_wire, payload_from_wire,
+    program_from_wire,
 };
 pub use program::program_to_wire;
 pub use to_wire::{

@@ -1,0 +1,185 @@
+//! A member of the replicated state.
+//!
+//! Owns: the engine behind the Raft log, the leader's clock, leases of shards, sessions of workers, the gRPC service.
+//! Must not know: the bus, expressions, what a payload says.
+//!
+//! ```text
+//! requests ─▶ proposer: one Raft entry for all that is waiting ─▶ log ─▶ machine: engine ─▶ verdicts
+//!                                                                            │
+//! schedulers ◀─ subscriptions: outbox, offers ◀────────── view of the state ─┘
+//! ```
+
+mod clock;
+mod config;
+mod machine;
+mod metrics;
+mod proposer;
+mod reads;
+mod service;
+mod sessions;
+mod shards;
+mod status;
+mod subscribe;
+mod ticker;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use nova_replication::{Group, GroupConfig, StartError};
+use nova_wire::ClusterId;
+use nova_wire::v1::coordinator_server::CoordinatorServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, LogChoice};
+use machine::{EngineMachine, View};
+use proposer::Proposer;
+use service::Service;
+use sessions::Sessions;
+use shards::ShardLeases;
+
+/// Why a coordinator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Its port cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The port.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its server failed.
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// It must not go on: a fault of its disk, or an entry that it does not understand.
+    #[error("the member stopped: {0}")]
+    Fatal(String),
+}
+
+/// A coordinator that is ready to run.
+pub struct Coordinator {
+    listener: TcpListener,
+    group: Group<EngineMachine>,
+    view: Arc<View>,
+    config: Config,
+}
+
+impl Coordinator {
+    /// Opens the port, the log and the newest snapshot.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start(config: Config) -> Result<Self, RunError> {
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
+        Self::start_on(listener, config).await
+    }
+
+    /// As [`Coordinator::start`], on a port that is open.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, RunError> {
+        let view = Arc::new(View::new(config.shards));
+        let group_config = GroupConfig {
+            member: config.member,
+            cluster: ClusterId::of_name(&config.cluster).0,
+            dir: config.data.clone(),
+            log: config.log.into(),
+            heartbeat_ms: config.heartbeat_ms,
+            election_min_ms: config.election_min_ms,
+            election_max_ms: config.election_max_ms,
+            snapshot_entries: config.snapshot_entries,
+        };
+        let group = Group::start(group_config, EngineMachine::new(Arc::clone(&view))).await?;
+        Ok(Self { listener, group, view, config })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let Self { listener, group, view, config } = self;
+        let members: BTreeMap<u64, String> =
+            config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member).collect();
+        // The first of the configured members founds the group; a new member of an old group has no such list.
+        if members.keys().next() == Some(&config.member) {
+            group.initialize(members).await?;
+        }
+        let proposer = Proposer::start(group.clone(), Arc::clone(&view));
+        let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
+        let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
+        let background = [
+            tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), proposer.clone())),
+            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone())),
+        ];
+        let service = Service {
+            cluster: ClusterId::of_name(&config.cluster),
+            member: config.member,
+            inboxes: config.inboxes,
+            group: group.clone(),
+            view,
+            proposer,
+            sessions,
+            leases,
+            stop: stop.clone(),
+        };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<CoordinatorServer<Service>>().await;
+        let server = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
+            .initial_stream_window_size(Some(4 << 20))
+            .initial_connection_window_size(Some(16 << 20))
+            .tcp_nodelay(true)
+            .add_service(group.server())
+            .add_service(health_service)
+            .add_service(
+                CoordinatorServer::new(service)
+                    .max_decoding_message_size(nova_client::MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES),
+            );
+        let serving =
+            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        let result = tokio::select! {
+            result = serving => result.map_err(RunError::Serve),
+            why = fatal(&group) => Err(RunError::Fatal(why)),
+        };
+        for task in background {
+            task.abort();
+        }
+        group.shutdown().await;
+        result
+    }
+}
+
+fn parse_member((id, address): (&str, &str)) -> Option<(u64, String)> {
+    Some((id.parse().ok()?, address.to_owned()))
+}
+
+fn fatal(group: &Group<EngineMachine>) -> impl Future<Output = String> + use<> {
+    let mut status = group.status();
+    async move {
+        match status.wait_for(|status| status.fatal.is_some()).await {
+            Ok(status) => status.fatal.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

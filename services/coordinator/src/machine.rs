@@ -1,0 +1,93 @@
+//! The engine as a state machine of the log.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nova_engine::ids::TimeMs;
+use nova_engine::input::Entry;
+use nova_engine::{Config, State};
+use nova_replication::{ApplyError, Committed, StateMachine};
+use nova_wire::v1;
+use parking_lot::{RwLock, RwLockReadGuard};
+use prost::Message;
+use tokio::sync::watch;
+
+/// The newest version of a log entry that is understood here.
+pub(crate) const LOG_VERSION: u32 = 1;
+
+/// The applied state, for those who read it.
+pub(crate) struct View {
+    state: RwLock<State>,
+    changed: watch::Sender<u64>,
+}
+
+impl View {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self { state: RwLock::new(State::new(Config { shards })), changed: watch::Sender::new(0) }
+    }
+
+    /// Held shortly: applying waits for it.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// The state as it is now, for long looks.
+    pub(crate) fn freeze(&self) -> State {
+        self.state.read().clone()
+    }
+
+    /// Changes after each run of applied entries.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+pub(crate) struct EngineMachine {
+    view: Arc<View>,
+}
+
+impl EngineMachine {
+    pub(crate) fn new(view: Arc<View>) -> Self {
+        Self { view }
+    }
+}
+
+impl StateMachine for EngineMachine {
+    type Frozen = State;
+
+    fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
+        let at = |what: String| ApplyError(format!("entry {}: {what}", command.index));
+        let entry = v1::LogEntry::decode(command.command.clone()).map_err(|error| at(error.to_string()))?;
+        if entry.version > LOG_VERSION {
+            return Err(at(format!("version {} is newer than {LOG_VERSION}", entry.version)));
+        }
+        // Decoded before the lock is taken: readers wait for applying only.
+        let bodies: Result<Vec<_>, _> = entry.bodies.into_iter().map(nova_wire::entry_body_from_wire).collect();
+        let bodies = bodies.map_err(|error| at(error.to_string()))?;
+        let mut state = self.view.state.write();
+        let mut verdicts = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            let entry = Entry { now: TimeMs(entry.now_ms), index: command.index, term: command.term, body };
+            verdicts.push(nova_wire::verdict_to_wire(&state.apply(&entry)));
+        }
+        drop(state);
+        Ok(v1::Verdicts { verdicts }.encode_to_vec().into())
+    }
+
+    fn applied(&mut self) {
+        self.view.changed.send_modify(|version| *version += 1);
+    }
+
+    fn freeze(&self) -> State {
+        self.view.freeze()
+    }
+
+    fn write(_frozen: State, _out: &mut dyn Write) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "snapshots are not written yet"))
+    }
+
+    fn restore(&mut self, _input: &mut dyn Read) -> Result<(), ApplyError> {
+        Err(ApplyError("snapshots are not read yet".into()))
+    }
+}

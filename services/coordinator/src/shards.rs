@@ -1,0 +1,140 @@
+//! Which scheduler may have which shard. A lease only decides when a shard is given away; the epoch in the log decides
+//! what is safe (rule 14).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nova_engine::ids::ShardId;
+use nova_replication::Group;
+use nova_wire::v1;
+use tokio::sync::Mutex;
+use tonic::Status;
+
+use crate::machine::{EngineMachine, View};
+use crate::proposer::Proposer;
+use crate::status;
+
+#[derive(Clone)]
+pub(crate) struct ShardLeases {
+    group: Group<EngineMachine>,
+    view: Arc<View>,
+    proposer: Proposer,
+    lease: Duration,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    term: u64,
+    owners: BTreeMap<u64, Instant>,
+    until: BTreeMap<u16, (u64, Instant)>,
+    progress: BTreeMap<u16, (u64, u64)>,
+}
+
+impl ShardLeases {
+    pub(crate) fn new(group: Group<EngineMachine>, view: Arc<View>, proposer: Proposer, lease_ms: u64) -> Self {
+        Self { group, view, proposer, lease: Duration::from_millis(lease_ms), table: Arc::default() }
+    }
+
+    /// Renews what the owner holds and gives it more, up to its fair share.
+    pub(crate) async fn acquire(&self, request: v1::AcquireShardsRequest) -> Result<v1::AcquireShardsResponse, Status> {
+        self.group.confirm_leadership(Duration::from_secs(2)).await.map_err(status::read)?;
+        let (leads, term) = {
+            let status = self.group.status();
+            let status = status.borrow();
+            (status.leads(), status.term)
+        };
+        if !leads {
+            return Err(Status::unavailable("the leader is not ready"));
+        }
+        let mut table = self.table.lock().await;
+        let now = Instant::now();
+        table.begin_term(term, &self.view, now + self.lease);
+        table.owners.retain(|_, seen| now.duration_since(*seen) < self.lease);
+        if request.leaving {
+            table.owners.remove(&request.owner);
+            table.until.retain(|_, (owner, _)| *owner != request.owner);
+            return Ok(v1::AcquireShardsResponse { lease_ms: self.lease.as_millis() as u64, ..Default::default() });
+        }
+        table.owners.insert(request.owner, now);
+        let lost = table.renew(&request, &self.view, now + self.lease);
+        for shard in &request.give_back {
+            table.until.remove(&(*shard as u16));
+        }
+        let (wanted, wanted_back) = table.balance(request.owner, self.view.read().config.shards, now);
+        let granted = self.grant(request.owner, &wanted).await?;
+        for shard in &granted {
+            table.until.insert(shard.shard as u16, (request.owner, now + self.lease));
+        }
+        let lease_ms = self.lease.as_millis() as u64;
+        Ok(v1::AcquireShardsResponse { granted, lost, wanted_back, lease_ms })
+    }
+
+    async fn grant(&self, owner: u64, shards: &[u16]) -> Result<Vec<v1::GrantedShard>, Status> {
+        let mut pending = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let Some(epoch) = self.view.read().shard(ShardId(*shard)).map(|it| it.epoch.0) else { continue };
+            let grant = v1::Grant { shard: u32::from(*shard), after: epoch, owner };
+            pending.push((*shard, self.proposer.hand_over(v1::entry_body::Kind::Grant(grant)).await));
+        }
+        let mut granted = Vec::with_capacity(pending.len());
+        for (shard, verdict) in pending {
+            let verdict = verdict.wait().await.map_err(status::no_verdict)?;
+            if let Some(v1::verdict::Kind::Applied(v1::Applied { kind: Some(v1::applied::Kind::Granted(position)) })) =
+                verdict.kind
+            {
+                granted.push(v1::GrantedShard { shard: u32::from(shard), position: Some(position) });
+            }
+        }
+        Ok(granted)
+    }
+
+    /// Records that the owner of a shard has still to read, as it last said.
+    pub(crate) async fn lag(&self, shard: u16) -> u64 {
+        self.table.lock().await.progress.get(&shard).map_or(0, |(read, end)| end.saturating_sub(*read))
+    }
+}
+
+impl Table {
+    /// A new leader knows nobody: each owner in the state keeps what it has for one lease.
+    fn begin_term(&mut self, term: u64, view: &View, until: Instant) {
+        if self.term == term {
+            return;
+        }
+        let state = view.read();
+        let owned = state.shards.iter().filter_map(|shard| Some((shard.id.0, (shard.owner?.0, until))));
+        *self = Self { term, until: owned.collect(), ..Self::default() };
+    }
+
+    fn renew(&mut self, request: &v1::AcquireShardsRequest, view: &View, until: Instant) -> Vec<u32> {
+        let state = view.read();
+        let mut lost = Vec::new();
+        for held in &request.held {
+            let number = held.shard as u16;
+            let current = state.shard(ShardId(number));
+            let own = |it: &&nova_engine::state::Shard| {
+                it.epoch.0 == held.epoch && it.owner.is_some_and(|owner| owner.0 == request.owner)
+            };
+            if current.filter(own).is_some() {
+                self.until.insert(number, (request.owner, until));
+                self.progress.insert(number, (held.read_offset, held.end_offset));
+            } else {
+                lost.push(held.shard);
+            }
+        }
+        lost
+    }
+
+    /// Shards to give to `owner` now, and shards of it that others should have.
+    fn balance(&self, owner: u64, shards: u16, now: Instant) -> (Vec<u16>, Vec<u32>) {
+        let share = usize::from(shards).div_ceil(self.owners.len().max(1));
+        let held: BTreeSet<u16> =
+            self.until.iter().filter(|(_, (who, _))| *who == owner).map(|(shard, _)| *shard).collect();
+        let free = |shard: &u16| self.until.get(shard).is_none_or(|(_, until)| *until <= now);
+        let wanted = (0..shards).filter(free).take(share.saturating_sub(held.len())).collect();
+        let too_many = held.len().saturating_sub(share);
+        let wanted_back = held.iter().rev().take(too_many).map(|shard| u32::from(*shard)).collect();
+        (wanted, wanted_back)
+    }
+}

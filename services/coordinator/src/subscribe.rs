@@ -1,0 +1,112 @@
+//! Outbox messages and offers, as they come to be (rules 9 and 13).
+
+use std::sync::Arc;
+
+use nova_engine::ids::{Seq, ShardId, Token};
+use nova_engine::output::{Message as OutboxMessage, MessageBody, Offer};
+use nova_wire::v1;
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::machine::View;
+
+/// Messages and offers of one shard in one response.
+const AT_ONCE: usize = 256;
+
+struct Subscribed {
+    shard: ShardId,
+    epoch: u64,
+    sent: Seq,
+    offered: Token,
+}
+
+struct Found {
+    shard: ShardId,
+    superseded: bool,
+    messages: Vec<Arc<OutboxMessage>>,
+    offers: Vec<Offer>,
+}
+
+/// Sends until the receiver is gone or no shard is left.
+pub(crate) async fn run(
+    view: Arc<View>,
+    request: v1::SubscribeRequest,
+    out: mpsc::Sender<Result<v1::SubscribeResponse, Status>>,
+) {
+    let mut changes = view.changes();
+    let mut shards: Vec<Subscribed> = request
+        .shards
+        .iter()
+        .map(|it| Subscribed {
+            shard: ShardId(it.shard as u16),
+            epoch: it.epoch,
+            sent: Seq(it.after_seq),
+            offered: Token(0),
+        })
+        .collect();
+    while !shards.is_empty() {
+        changes.borrow_and_update();
+        let found = look(&view, &mut shards);
+        if found.is_empty() {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = out.closed() => return,
+            }
+            continue;
+        }
+        let shards = found.into_iter().map(to_wire).collect();
+        if out.send(Ok(v1::SubscribeResponse { shards })).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn look(view: &View, shards: &mut Vec<Subscribed>) -> Vec<Found> {
+    let state = view.read();
+    let mut all = Vec::new();
+    shards.retain_mut(|it| {
+        let current = state.shard(it.shard);
+        let Some(current) = current.filter(|current| current.epoch.0 == it.epoch) else {
+            all.push(Found { shard: it.shard, superseded: true, messages: Vec::new(), offers: Vec::new() });
+            return false;
+        };
+        let new_messages = current.outbox.last() > it.sent;
+        let new_offers = current.offers.last_key_value().is_some_and(|(token, _)| *token > it.offered);
+        if !new_messages && !new_offers {
+            return true;
+        }
+        let messages: Vec<_> = state.outbox(it.shard, it.sent, AT_ONCE).cloned().collect();
+        let offers = if new_offers { state.offers(it.shard, it.offered, AT_ONCE) } else { Vec::new() };
+        it.sent = messages.last().map_or(it.sent, |last| last.seq);
+        it.offered = offers.last().map_or(it.offered, |last| last.token);
+        all.push(Found { shard: it.shard, superseded: false, messages, offers });
+        true
+    });
+    all
+}
+
+fn to_wire(found: Found) -> v1::ShardOutput {
+    let shard = u32::from(found.shard.0);
+    let item = |message: &Arc<OutboxMessage>| {
+        let (topic, partition) = address(&message.body, shard);
+        let message_bytes = nova_wire::message_to_wire(message).encode_to_vec().into();
+        v1::OutboxItem { seq: message.seq.0, topic: topic.into(), partition, message: message_bytes }
+    };
+    v1::ShardOutput {
+        shard,
+        messages: found.messages.iter().map(item).collect(),
+        offers: found.offers.iter().map(nova_wire::offer_to_wire).collect(),
+        superseded: found.superseded,
+    }
+}
+
+/// Topic and partition of a message.
+fn address(body: &MessageBody, shard: u32) -> (v1::TopicKind, u32) {
+    match body {
+        MessageBody::Assign(assignment) => (v1::TopicKind::Tasks, assignment.inbox),
+        MessageBody::Revoke { inbox, .. } | MessageBody::StaleToken { inbox, .. } => (v1::TopicKind::Tasks, *inbox),
+        MessageBody::Reply { to, .. } => (v1::TopicKind::Replies, to.inbox),
+        MessageBody::Events(_) => (v1::TopicKind::Events, shard),
+    }
+}

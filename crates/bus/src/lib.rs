@@ -7,6 +7,7 @@
 mod catalogue;
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod lane;
 mod memory;
 pub mod table;
 

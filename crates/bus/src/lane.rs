@@ -1,0 +1,121 @@
+//! Publishing in order until it is acknowledged.
+//!
+//! A lane has one append on its way; what comes meanwhile makes the next one. So a batch that fails can be repeated
+//! without a later one having overtaken it, and readers that keep the highest number they saw never see a gap.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{AppendError, SharedBus, Topic};
+
+/// Items of one record.
+const ITEMS: usize = 512;
+/// Bytes of one record, about: well below what a bus takes.
+const RECORD_BYTES: usize = 256 << 10;
+/// Longest wait for one acknowledgement before the append is repeated.
+const PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Something that is published, with others, in one record.
+pub trait Item: Send + 'static {
+    /// About its size in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// Makes one record of items.
+pub type Seal<T> = Arc<dyn Fn(&[T]) -> Bytes + Send + Sync>;
+
+/// Called once the items are durable, with the offset of their record.
+pub type Acknowledge<T> = Arc<dyn Fn(Vec<T>, u64) + Send + Sync>;
+
+/// A handle to publish with. The lane ends when all handles are gone and all is acknowledged, or when it is stopped.
+#[derive(Clone)]
+pub struct Lane<T> {
+    queue: mpsc::UnboundedSender<T>,
+    waiting: Arc<AtomicU64>,
+}
+
+impl<T: Item> Lane<T> {
+    /// Starts a lane to a partition. Bytes that wait are counted in `waiting`, which many lanes may share: who fills it
+    /// looks at it and slows down.
+    #[must_use]
+    pub fn start(
+        bus: SharedBus,
+        topic: Topic,
+        partition: u32,
+        seal: Seal<T>,
+        acknowledge: Acknowledge<T>,
+        waiting: Arc<AtomicU64>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (queue, items) = mpsc::unbounded_channel();
+        let counter = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            let publishing = publish(bus, topic, partition, seal, acknowledge, counter, items);
+            tokio::select! {
+                () = publishing => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Self { queue, waiting }
+    }
+
+    /// Puts an item behind the others.
+    pub fn push(&self, item: T) {
+        self.waiting.fetch_add(item.bytes() as u64, Ordering::Relaxed);
+        // A lane that was stopped takes nothing more, and nobody waits for it.
+        let _ = self.queue.send(item);
+    }
+}
+
+async fn publish<T: Item>(
+    bus: SharedBus,
+    topic: Topic,
+    partition: u32,
+    seal: Seal<T>,
+    acknowledge: Acknowledge<T>,
+    waiting: Arc<AtomicU64>,
+    mut items: mpsc::UnboundedReceiver<T>,
+) {
+    while let Some(first) = items.recv().await {
+        let mut bytes = first.bytes();
+        let mut batch = vec![first];
+        while batch.len() < ITEMS && bytes < RECORD_BYTES {
+            let Ok(next) = items.try_recv() else { break };
+            bytes += next.bytes();
+            batch.push(next);
+        }
+        let record = seal(&batch);
+        let offset = append(&bus, &topic, partition, &record).await;
+        waiting.fetch_sub(bytes as u64, Ordering::Relaxed);
+        if let Some(offset) = offset {
+            acknowledge(batch, offset);
+        }
+    }
+}
+
+/// None when the record can never be written.
+async fn append(bus: &SharedBus, topic: &Topic, partition: u32, record: &Bytes) -> Option<u64> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let ack = bus.append(topic, partition, vec![record.clone().into()]);
+        let why = match tokio::time::timeout(PATIENCE, ack).await {
+            Ok(Ok(offset)) => return Some(offset),
+            Ok(Err(error @ AppendError::TooLarge { .. })) => {
+                tracing::error!(%topic, partition, %error, "a record cannot be published");
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no acknowledgement in time".into(),
+        };
+        tracing::warn!(%topic, partition, why, "publishing is repeated");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,286 @@
+//! The tables.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use nova_wire::{ClusterId, v1};
+use prost::Message;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{QueryBuilder, Row, SqlitePool};
+
+use crate::rows::Rows;
+
+/// Rows per statement: SQLite takes 32,766 values.
+const ROWS: usize = 1_000;
+
+/// Why history cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The database failed.
+    #[error("the history database failed")]
+    Database(#[from] sqlx::Error),
+    /// The tables cannot be made or brought up to date.
+    #[error("the history tables cannot be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The file is that of another cluster.
+    #[error("the history belongs to cluster {found}")]
+    ForeignCluster {
+        /// Its cluster.
+        found: String,
+    },
+    /// A row holds what cannot be read.
+    #[error("a row of the history is damaged")]
+    Damaged(#[from] prost::DecodeError),
+}
+
+/// The read model.
+#[derive(Clone)]
+pub struct History {
+    pool: SqlitePool,
+}
+
+/// An execution as history knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecutionRow {
+    /// 16 bytes.
+    pub id: Vec<u8>,
+    /// Tenant.
+    pub namespace: String,
+    /// Name of its workflow; empty when it was rejected.
+    pub workflow: String,
+    /// Its version.
+    pub version: u32,
+    /// RUNNING, COMPLETED, FAILED, CANCELLED, REJECTED.
+    pub state: String,
+    /// Milliseconds.
+    pub started_at_ms: u64,
+    /// Milliseconds.
+    pub ended_at_ms: Option<u64>,
+    /// Who started it.
+    pub started_by: String,
+    /// JSON object.
+    pub labels: String,
+    /// Input.
+    pub input: Option<v1::Payload>,
+    /// How it ended.
+    pub outcome: Option<v1::Outcome>,
+    /// Why it was rejected.
+    pub rejection: Option<v1::Rejection>,
+    /// Number of its last event.
+    pub events: u64,
+}
+
+/// What happened to an execution in one entry of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    /// When, in milliseconds.
+    pub at_ms: u64,
+    /// What.
+    pub happened: v1::ExecutionEvents,
+}
+
+/// Which executions are wanted, newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Tenant.
+    pub namespace: String,
+    /// Only in this state.
+    pub state: Option<String>,
+    /// Only of this workflow.
+    pub workflow: Option<String>,
+    /// Only behind this one: `started_at_ms`, id.
+    pub after: Option<(u64, Vec<u8>)>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+impl History {
+    /// Opens the database, making it when it is not there.
+    ///
+    /// # Errors
+    /// See [`HistoryError`].
+    pub async fn open(file: &Path, cluster: ClusterId) -> Result<Self, HistoryError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A power cut may lose the last transactions, positions included: they are read again.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        sqlx::migrate!().run(&pool).await?;
+        let own = cluster.to_string();
+        sqlx::query("INSERT INTO meta VALUES ('cluster', ?) ON CONFLICT DO NOTHING").bind(&own).execute(&pool).await?;
+        let found: String = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'cluster'").fetch_one(&pool).await?;
+        if found == own { Ok(Self { pool }) } else { Err(HistoryError::ForeignCluster { found }) }
+    }
+
+    /// Forgets everything; the event topic is then read from its beginning.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn clear(&self) -> Result<(), HistoryError> {
+        let mut transaction = self.pool.begin().await?;
+        for statement in ["DELETE FROM events", "DELETE FROM executions", "DELETE FROM positions"] {
+            sqlx::query(statement).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Next offset and highest outbox number by shard.
+    pub(crate) async fn positions(&self) -> Result<BTreeMap<u32, (u64, u64)>, HistoryError> {
+        let rows = sqlx::query("SELECT shard, next_offset, seq FROM positions").fetch_all(&self.pool).await?;
+        let position = |row: &SqliteRow| Ok((row.try_get::<u32, _>(0)?, (whole(row, 1)?, whole(row, 2)?)));
+        rows.iter().map(position).collect::<Result<_, sqlx::Error>>().map_err(Into::into)
+    }
+
+    pub(crate) async fn write(&self, rows: &Rows) -> Result<(), HistoryError> {
+        let mut transaction = self.pool.begin().await?;
+        for chunk in rows.events.chunks(ROWS) {
+            let mut insert = QueryBuilder::new("INSERT OR IGNORE INTO events (execution, first_number, at, message) ");
+            insert.push_values(chunk, |mut row, event| {
+                row.push_bind(event.execution.as_slice())
+                    .push_bind(event.first_number as i64)
+                    .push_bind(event.at_ms as i64)
+                    .push_bind(event.message.as_slice());
+            });
+            insert.build().execute(&mut *transaction).await?;
+        }
+        let executions: Vec<_> = rows.executions.iter().collect();
+        for chunk in executions.chunks(ROWS) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO executions (id, namespace, workflow, version, state, started_at, ended_at, started_by, \
+                 labels, input, outcome, events) ",
+            );
+            insert.push_values(chunk, |mut row, (id, it)| {
+                let begun = it.begun.as_ref();
+                let ended = it.ended.as_ref();
+                let at = begun.map_or_else(|| ended.map_or(0, |ended| ended.at_ms), |begun| begun.at_ms);
+                row.push_bind(id.as_slice())
+                    .push_bind(it.namespace.as_str())
+                    .push_bind(begun.map_or("", |begun| begun.workflow.as_str()))
+                    .push_bind(begun.map_or(0, |begun| begun.version))
+                    .push_bind(ended.map_or("RUNNING", |ended| ended.state))
+                    .push_bind(at as i64)
+                    .push_bind(ended.map(|ended| ended.at_ms as i64))
+                    .push_bind(begun.map_or("", |begun| begun.by.as_str()))
+                    .push_bind(begun.map_or("{}", |begun| begun.labels.as_str()))
+                    .push_bind(begun.map(|begun| begun.input.as_slice()))
+                    .push_bind(ended.map(|ended| ended.outcome.as_slice()))
+                    .push_bind(it.events as i64);
+            });
+            insert.push(
+                " ON CONFLICT (id) DO UPDATE SET events = max(events, excluded.events), \
+                 state = CASE excluded.state WHEN 'RUNNING' THEN state ELSE excluded.state END, \
+                 ended_at = coalesce(excluded.ended_at, ended_at), outcome = coalesce(excluded.outcome, outcome)",
+            );
+            insert.build().execute(&mut *transaction).await?;
+        }
+        for (shard, (next, seq)) in &rows.positions {
+            sqlx::query(
+                "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT (shard) DO UPDATE SET \
+                 next_offset = excluded.next_offset, seq = excluded.seq",
+            )
+            .bind(shard)
+            .bind(*next as i64)
+            .bind(*seq as i64)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// One execution.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn execution(&self, namespace: &str, id: &[u8]) -> Result<Option<ExecutionRow>, HistoryError> {
+        let row = sqlx::query("SELECT * FROM executions WHERE id = ? AND namespace = ?")
+            .bind(id)
+            .bind(namespace)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| execution(&row)).transpose()
+    }
+
+    /// Executions, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<ExecutionRow>, HistoryError> {
+        let mut query = QueryBuilder::new("SELECT * FROM executions WHERE namespace = ");
+        query.push_bind(&filter.namespace);
+        if let Some(state) = &filter.state {
+            query.push(" AND state = ").push_bind(state);
+        }
+        if let Some(workflow) = &filter.workflow {
+            query.push(" AND workflow = ").push_bind(workflow);
+        }
+        if let Some((at, id)) = &filter.after {
+            query.push(" AND (started_at < ").push_bind(*at as i64);
+            query
+                .push(" OR (started_at = ")
+                .push_bind(*at as i64)
+                .push(" AND id > ")
+                .push_bind(id.as_slice())
+                .push("))");
+        }
+        query.push(" ORDER BY started_at DESC, id LIMIT ").push_bind(i64::from(filter.limit));
+        let rows = query.build().fetch_all(&self.pool).await?;
+        rows.iter().map(execution).collect()
+    }
+
+    /// What happened to an execution, from an event on; at most `limit` entries.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn events(&self, id: &[u8], after: u64, limit: u32) -> Result<Vec<EventRow>, HistoryError> {
+        // An entry that begins at or before `after` may end behind it; the reader drops what it has.
+        let rows = sqlx::query(
+            "SELECT at, message FROM events WHERE execution = ?1 AND first_number >= coalesce((SELECT max(first_number) \
+             FROM events WHERE execution = ?1 AND first_number <= ?2 + 1), 0) ORDER BY first_number LIMIT ?3",
+        )
+        .bind(id)
+        .bind(after as i64)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let event = |row: &SqliteRow| {
+            let message: Vec<u8> = row.try_get(1)?;
+            Ok(EventRow { at_ms: whole(row, 0)?, happened: v1::ExecutionEvents::decode(&*message)? })
+        };
+        rows.iter().map(event).collect()
+    }
+}
+
+fn whole(row: &SqliteRow, column: usize) -> Result<u64, sqlx::Error> {
+    row.try_get::<i64, _>(column).map(|value| value as u64)
+}
+
+fn execution(row: &SqliteRow) -> Result<ExecutionRow, HistoryError> {
+    let state: String = row.try_get("state")?;
+    let outcome: Option<Vec<u8>> = row.try_get("outcome")?;
+    let input: Option<Vec<u8>> = row.try_get("input")?;
+    let rejected = state == "REJECTED";
+    let (outcome, rejection) = match outcome {
+        Some(bytes) if rejected => (None, Some(v1::Rejection::decode(&*bytes)?)),
+        Some(bytes) => (Some(v1::Outcome::decode(&*bytes)?), None),
+        None => (None, None),
+    };
+    Ok(ExecutionRow {
+        id: row.try_get("id")?,
+        namespace: row.try_get("namespace")?,
+        workflow: row.try_get("workflow")?,
+        version: row.try_get("version")?,
+        started_at_ms: row.try_get::<i64, _>("started_at")? as u64,
+        ended_at_ms: row.try_get::<Option<i64>, _>("ended_at")?.map(|at| at as u64),
+        started_by: row.try_get("started_by")?,
+        labels: row.try_get("labels")?,
+        input: input.map(|bytes| v1::Payload::decode(&*bytes)).transpose()?,
+        outcome,
+        rejection,
+        events: row.try_get::<i64, _>("events")? as u64,
+        state,
+    })
+}

@@ -1,0 +1,132 @@
+//! Logs, metrics and traces of a process.
+//!
+//! Owns: where they go and in what form.
+//! Must not know: what they say.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Buckets of all histograms in seconds.
+const SECONDS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Buckets of all histograms that count.
+const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What a process tells about itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the service in traces.
+    pub service: &'static str,
+    /// How log lines look.
+    pub format: LogFormat,
+    /// What is logged when the environment (`NOVA_LOG`) does not say: `info`, `warn,nova_scheduler=debug`.
+    pub default_filter: &'static str,
+    /// Where traces go (OTLP over gRPC); none: nowhere.
+    pub otlp: Option<String>,
+}
+
+/// Why telemetry did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metrics recorder cannot be built.
+    #[error("cannot record metrics")]
+    Metrics(#[from] BuildError),
+    /// Another recorder is installed.
+    #[error("metrics are recorded already")]
+    Recorder,
+    /// The exporter of traces cannot be built.
+    #[error("cannot export traces")]
+    Traces(#[from] ExporterBuildError),
+    /// Another subscriber is installed.
+    #[error("logs are written already")]
+    Logs(#[from] TryInitError),
+}
+
+/// Keeps telemetry going; spans that wait are sent when it is shut down.
+#[derive(Debug)]
+pub struct Telemetry {
+    prometheus: PrometheusHandle,
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Starts logs, metrics and, when asked for, traces. Once per process; within a runtime when traces are on.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(options: &Options) -> Result<Self, StartError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_records".into()), &COUNTS)?
+            .set_buckets_for_metric(Matcher::Suffix("_bodies".into()), &COUNTS)?
+            .build_recorder();
+        let prometheus = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
+        let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| EnvFilter::new(options.default_filter));
+        let lines = match options.format {
+            LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
+            LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
+        };
+        let traces = options.otlp.as_deref().map(|url| exporter(options.service, url)).transpose()?;
+        let spans = traces.as_ref().map(|provider| {
+            let only_spans = EnvFilter::new("off,nova_trace=info");
+            tracing_opentelemetry::layer().with_tracer(provider.tracer("nova")).with_filter(only_spans)
+        });
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+        Ok(Self { prometheus, traces })
+    }
+
+    /// All metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsPage {
+        MetricsPage(self.prometheus.clone())
+    }
+
+    /// Sends what waits.
+    pub fn shutdown(&self) {
+        if let Some(traces) = &self.traces
+            && let Err(error) = traces.shutdown_with_timeout(Duration::from_secs(2))
+        {
+            tracing::warn!(%error, "the last spans could not be sent");
+        }
+    }
+}
+
+/// A page of metrics.
+#[derive(Clone, Debug)]
+pub struct MetricsPage(PrometheusHandle);
+
+impl MetricsPage {
+    /// As it is now.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.run_upkeep();
+        self.0.render()
+    }
+}
+
+fn exporter(service: &'static str, url: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build()?;
+    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+    let resource = Resource::builder().with_service_name(service).build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_sampler(sampler).with_resource(resource).build())
+}

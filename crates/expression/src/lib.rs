@@ -31,7 +31,7 @@ pub use node::Kind;
 pub use references::{Reference, References};
 pub use scope::{Lazy, Scope};
 pub use template::{Template, TemplateError};
-pub use time::{TimeError, duration_to_text, moment_to_ms, parse_duration_ms};
+pub use time::{TimeError, duration_to_text, moment_to_ms, moment_to_text, parse_duration_ms};
 pub use value::{Object, Value};
 
 use node::Node;

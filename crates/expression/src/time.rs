@@ -115,6 +115,12 @@ pub fn moment_to_ms(text: &str, zone: Option<&str>) -> Result<u64, String> {
     u64::try_from(at.as_millisecond()).map_err(|_| format!("'{text}' lies before 1970"))
 }
 
+/// Writes a moment, given in milliseconds since 1970, in RFC 3339; none when it is out of range.
+#[must_use]
+pub fn moment_to_text(ms: u64) -> Option<String> {
+    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok().map(|at| at.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{TimeError, duration_to_text, moment_to_ms, parse_duration, parse_duration_ms};

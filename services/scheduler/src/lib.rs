@@ -13,6 +13,7 @@
 //! ```
 
 mod config;
+mod evaluate;
 mod link;
 mod metrics;
 mod outbox;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::evaluate::{Evaluator, Fetched};
 use crate::link::{FromLeader, Link};
 use crate::metrics as names;
 use crate::outbox::{Acknowledged, Outbox};
@@ -47,6 +48,8 @@ pub struct Scheduler {
     publishing: Arc<AtomicU64>,
     lease: Duration,
     give_back: Vec<u32>,
+    evaluator: Evaluator,
+    fetched: mpsc::UnboundedReceiver<Fetched>,
 }
 
 impl Scheduler {
@@ -54,9 +57,13 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: &Config, bus: SharedBus) -> Self {
         let (tell, acknowledged) = mpsc::unbounded_channel();
+        let (send, fetched) = mpsc::unbounded_channel();
+        let coordinators = Coordinators::new(config.coordinators.clone());
         Self {
             bus,
-            coordinators: Coordinators::new(config.coordinators.clone()),
+            evaluator: Evaluator::new(coordinators.clone(), send),
+            fetched,
+            coordinators,
             cluster: ClusterId::of_name(&config.cluster),
             owner: rand::random(),
             shards: BTreeMap::new(),
@@ -123,6 +130,7 @@ impl Scheduler {
                     FromLeader::Broken(why) => return Err(why),
                 },
                 Some(told) = self.acknowledged.recv() => self.told(&told),
+                Some(fetched) = self.fetched.recv() => self.fetched(fetched),
                 batch = reader.next(Duration::from_secs(1)) => self.read(batch, &mut *reader).await,
                 _ = alone.tick() => {
                     self.ready.extend(self.shards.keys());
@@ -347,12 +355,22 @@ impl Scheduler {
             for offer in output.offers {
                 if offer.token > shard.offered {
                     shard.offered = offer.token;
+                    let evaluation = self.evaluator.take(shard.number, shard.epoch, offer);
+                    shard.locals.extend(evaluation.map(|it| it.local));
                     counter!(names::EVALUATIONS).increment(1);
-                    // Evaluations come with the language.
-                    tracing::warn!(token = offer.token, "nobody evaluates this offer");
                 }
             }
             self.ready.insert(output.shard);
+        }
+    }
+
+    fn fetched(&mut self, fetched: Fetched) {
+        for evaluation in self.evaluator.arrived(fetched) {
+            let owned = self.shards.get_mut(&evaluation.shard).filter(|shard| shard.epoch == evaluation.epoch);
+            if let Some(shard) = owned {
+                shard.locals.push_back(evaluation.local);
+                self.ready.insert(evaluation.shard);
+            }
         }
     }
 

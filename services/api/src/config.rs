@@ -1,0 +1,68 @@
+//! What can be set.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of an api.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the cluster; the same for all its services.
+    pub cluster: String,
+    /// Coordinators: `http://host:port`; some of them are enough.
+    pub coordinators: Vec<String>,
+    /// Where it listens: `host:port`.
+    pub listen: String,
+    /// Its partition of the reply topic, from 0; no other api has the same.
+    pub instance: u32,
+    /// The file of its history.
+    pub history: PathBuf,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Submissions of one shard that wait for their answer; above it 429 is answered.
+    pub window: usize,
+    /// Longest wait for the commit of a submission, in milliseconds; then 504 is answered.
+    pub patience_ms: u64,
+    /// Longest `Prefer: wait`, in seconds.
+    pub max_wait_seconds: u64,
+    /// Share of submissions without `traceparent` that are traced, 0.0 to 1.0.
+    pub trace_ratio: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: "nova".into(),
+            coordinators: vec!["http://127.0.0.1:7710".into()],
+            listen: "127.0.0.1:7700".into(),
+            instance: 0,
+            history: "data/api/history.db".into(),
+            max_body_bytes: 1 << 20,
+            window: 4_096,
+            patience_ms: 10_000,
+            max_wait_seconds: 60,
+            trace_ratio: 0.0,
+        }
+    }
+}
+
+impl Config {
+    /// All that is wrong with it, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |good: bool, what: &str| {
+            if !good {
+                problems.push(what.to_owned());
+            }
+        };
+        check(!self.cluster.is_empty(), "cluster: must not be empty");
+        check(!self.coordinators.is_empty(), "coordinators: at least one address");
+        check((1_024..=64 << 20).contains(&self.max_body_bytes), "max_body_bytes: must be 1024 to 67108864");
+        check(self.window > 0, "window: must be above 0");
+        check(self.patience_ms > 0, "patience_ms: must be above 0");
+        check((0.0..=1.0).contains(&self.trace_ratio), "trace_ratio: must be 0.0 to 1.0");
+        problems
+    }
+}

@@ -1,0 +1,7 @@
+//! The routes.
+
+pub(crate) mod cluster;
+pub(crate) mod executions;
+pub(crate) mod submit;
+pub(crate) mod watch;
+pub(crate) mod workflows;

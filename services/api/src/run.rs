@@ -1,0 +1,203 @@
+//! Putting it together.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use metrics::{counter, histogram};
+use nova_bus::{BusError, SharedBus, Topic};
+use nova_client::Coordinators;
+use nova_history::{History, HistoryError, Ingester};
+use nova_service_kit::observe;
+use nova_telemetry::MetricsPage;
+use nova_wire::ClusterId;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::config::Config;
+use crate::handlers::{cluster, executions, submit, watch, workflows};
+use crate::problem::Problem;
+use crate::replies::Replies;
+use crate::state::{App, Shared};
+use crate::submitter::Submitter;
+use crate::workflows::Workflows;
+use crate::{metrics as names, openapi};
+
+/// Why an api ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its port cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The port.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its topics are not there or cannot be reached.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Its history cannot be opened.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Its data directory cannot be made.
+    #[error("cannot use the data directory")]
+    Data(#[source] io::Error),
+    /// Its server failed.
+    #[error("the HTTP server failed")]
+    Serve(#[source] io::Error),
+}
+
+/// An api that is ready to run.
+pub struct Api {
+    listener: TcpListener,
+    app: App,
+    metrics: MetricsPage,
+    stop: CancellationToken,
+}
+
+impl Api {
+    /// Opens the port and the history; begins to read replies and events.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start(
+        config: Config,
+        bus: SharedBus,
+        metrics: MetricsPage,
+        stop: CancellationToken,
+    ) -> Result<Self, RunError> {
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
+        if let Some(folder) = config.history.parent() {
+            std::fs::create_dir_all(folder).map_err(RunError::Data)?;
+        }
+        let cluster = ClusterId::of_name(&config.cluster);
+        let missing = || BusError::NoSuchPartition { topic: Topic::Commands, partition: 0 };
+        let shards = bus.partitions(&Topic::Commands).await?.ok_or_else(missing)?;
+        let history = History::open(&config.history, cluster).await?;
+        let coordinators = Coordinators::new(config.coordinators.clone());
+        let app = Arc::new(Shared {
+            workflows: Workflows::start(coordinators.clone(), stop.clone()),
+            replies: Replies::start(Arc::clone(&bus), cluster, config.instance, stop.clone()).await?,
+            submitter: Submitter::start(&bus, cluster, shards, config.window),
+            ingester: Ingester::start(history.clone(), Arc::clone(&bus), cluster, stop.clone()),
+            history,
+            coordinators,
+            bus,
+            config,
+        });
+        Ok(Self { listener, app, metrics, stop })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until it is stopped; requests that are being answered get a moment.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self { listener, app, metrics, stop } = self;
+        let router = router(app, metrics);
+        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let overtime = async {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        };
+        tokio::select! {
+            result = serving => result.map_err(RunError::Serve),
+            () = overtime => Ok(()),
+        }
+    }
+}
+
+fn router(app: App, metrics: MetricsPage) -> Router {
+    let limit = app.config.max_body_bytes;
+    let own = Arc::clone(&app);
+    let ready: observe::Ready = Arc::new(move || {
+        let app = Arc::clone(&own);
+        Box::pin(async move {
+            if !app.workflows.is_ready() {
+                return Err("no coordinator was reached yet".into());
+            }
+            app.bus.health().await.map_err(|error| error.to_string())
+        })
+    });
+    let api = Router::new()
+        .route("/workflows", post(workflows::apply).get(workflows::list))
+        .route("/workflows/validate", post(workflows::validate))
+        .route("/workflows/{name}", get(workflows::get))
+        .route("/executions", post(submit::submit).get(executions::list))
+        .route("/executions/batch", post(submit::batch))
+        .route("/executions/{id}", get(executions::get))
+        .route("/executions/{id}/cancel", post(executions::cancel))
+        .route("/executions/{id}/events", get(executions::events))
+        .route("/executions/{id}/result", get(executions::result))
+        .route("/executions/{id}/watch", get(watch::watch))
+        .route("/triggers", post(cluster::put_trigger).get(cluster::triggers))
+        .route("/triggers/{id}", delete(cluster::delete_trigger))
+        .route("/workers", get(cluster::workers))
+        .route("/workers/{name}/drain", post(cluster::drain))
+        .route("/openapi.json", get(document));
+    Router::new()
+        .nest("/api/v1", api)
+        .merge(observe::routes("api", metrics, ready))
+        .fallback(|| async { Problem::not_found("no such path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the path has no such method")
+        })
+        .layer(axum::middleware::from_fn(measure))
+        // A body above the limit is refused by its length, before it is read.
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limit))
+        .layer(axum::middleware::map_response(problems_everywhere))
+        .with_state(app)
+}
+
+async fn document() -> Response {
+    match openapi::openapi_json() {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => Problem::unavailable(error.to_string()).into_response(),
+    }
+}
+
+async fn measure(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    histogram!(names::REQUEST_SECONDS, "route" => route.clone()).record(begun.elapsed().as_secs_f64());
+    counter!(names::REQUESTS, "route" => route, "status" => status).increment(1);
+    response
+}
+
+/// Refusals that the framework makes in plain text become problems too.
+async fn problems_everywhere(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !(status.is_client_error() || status.is_server_error()) || kind.contains("json") {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap_or_default();
+    let (code, title) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ("limit.body", "the request body is too large"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media_type", "the media type is not understood"),
+        _ => ("bad_request", "the request is not understood"),
+    };
+    Problem::new(status, code, title).detail(String::from_utf8_lossy(&body)).into_response()
+}

@@ -1,0 +1,209 @@
+//! Brokers that stop, hang and come back.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nova_bus::{Ack, AppendError, Bus, BusError, Outgoing, ReadError, Reader, TopicSpec};
+use nova_bus_kafka::{Config, KafkaBus};
+
+use crate::broker::{Broker, SOON, spec};
+
+fn number(n: u64) -> Vec<Outgoing> {
+    vec![Bytes::from(n.to_string()).into()]
+}
+
+async fn read_all(bus: &KafkaBus, spec: &TopicSpec, end: u64) -> Vec<u64> {
+    let mut reader: Box<dyn Reader> = bus.reader().unwrap();
+    reader.assign(&spec.topic, 0, 0).unwrap();
+    let (mut all, mut next) = (Vec::new(), 0);
+    while next < end {
+        match reader.next(SOON).await {
+            Ok(batch) => {
+                for record in batch.expect("there is more to read").records {
+                    assert_eq!(record.offset, next);
+                    next += 1;
+                    all.push(std::str::from_utf8(&record.value).unwrap().parse().unwrap());
+                }
+            }
+            Err(error) => assert!(matches!(error, ReadError::Bus(BusError::Unavailable { .. })), "{error:?}"),
+        }
+    }
+    all
+}
+
+/// First occurrences are 0, 1, 2, ..., `count - 1`: repeats are dropped, nothing is missing, nothing overtakes.
+fn in_order(found: &[u64], count: u64) {
+    let mut next = 0;
+    for number in found {
+        assert!(*number <= next, "{number} came before {next}");
+        next += u64::from(*number == next);
+    }
+    assert_eq!(next, count);
+}
+
+/// A publisher as the services have one: several appends under way, and after an error it goes on from the first that
+/// is not known to be written.
+struct Publisher<'a> {
+    bus: &'a KafkaBus,
+    spec: &'a TopicSpec,
+    waiting: VecDeque<(u64, Ack)>,
+    next: u64,
+    unknown: u32,
+    not_sent: u32,
+}
+
+impl Publisher<'_> {
+    async fn run(&mut self, until: impl Fn(u64) -> bool) {
+        while !(self.waiting.is_empty() && until(self.next)) {
+            while self.waiting.len() < 64 && !until(self.next) {
+                self.waiting.push_back((self.next, self.bus.append(&self.spec.topic, 0, number(self.next))));
+                self.next += 1;
+            }
+            let Some((first, ack)) = self.waiting.pop_front() else { continue };
+            match ack.await {
+                Ok(_) => continue,
+                Err(AppendError::OutcomeUnknown { .. }) => self.unknown += 1,
+                Err(AppendError::NotSent { .. }) => self.not_sent += 1,
+                Err(error) => panic!("{error}"),
+            }
+            // The rest behind it is waited for, so that none of it can come after what is appended now.
+            for (_, ack) in self.waiting.drain(..) {
+                drop(ack.await);
+            }
+            self.next = first;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn config(broker: &Broker) -> Config {
+    let mut config = broker.config();
+    config.message_timeout = Duration::from_secs(2);
+    config.request_timeout = Duration::from_secs(20);
+    config
+}
+
+/// kill -9 under load: appends fail in one of the two ways that are allowed, and after the restart the log has them all
+/// in order; a reader is told and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_loses_nothing() {
+    let broker = Broker::start(1);
+    let (bus, spec) = (KafkaBus::connect(config(&broker)).unwrap(), spec("killed", 1));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&spec.topic, 0, 0).unwrap();
+    let mut publisher =
+        Publisher { bus: &bus, spec: &spec, waiting: VecDeque::new(), next: 0, unknown: 0, not_sent: 0 };
+    publisher.run(|next| next >= 2_000).await;
+    assert_eq!((publisher.unknown, publisher.not_sent), (0, 0));
+
+    let down = tokio::task::block_in_place(|| {
+        broker.script(&["crash"], &[]);
+        Instant::now()
+    });
+    let restarted = async {
+        // Until an append was refused for good there is nothing to come back from.
+        tokio::task::spawn_blocking({
+            let wait = Duration::from_secs(6).saturating_sub(down.elapsed());
+            move || std::thread::sleep(wait)
+        })
+        .await
+        .unwrap();
+        assert!(matches!(bus.append(&spec.topic, 0, number(u64::MAX)).await, Err(AppendError::NotSent { .. })));
+        tokio::task::block_in_place(|| broker.script(&["start"], &[]));
+    };
+    tokio::join!(restarted, publisher.run(|next| next >= 4_000));
+    assert!(publisher.unknown + publisher.not_sent > 0, "nothing failed");
+
+    let end = bus.offsets(&spec.topic, 0).await.unwrap().end;
+    in_order(&read_all(&bus, &spec, end).await, 4_000);
+    let (mut told, mut next) = (0, 0);
+    while next < end {
+        match reader.next(SOON).await {
+            Ok(batch) => {
+                for record in batch.expect("there is more to read").records {
+                    assert_eq!(record.offset, next);
+                    next += 1;
+                }
+            }
+            Err(error) => {
+                assert!(matches!(error, ReadError::Bus(BusError::Unavailable { .. })), "{error:?}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told >= 1, "a reader hears of an outage: the log behind it may be another");
+    bus.health().await.unwrap();
+}
+
+/// A broker that holds its connections and answers nothing: what was handed over has an unknown outcome once it has
+/// waited long enough, then nothing is taken, and it all goes on when the broker does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_broker_is_given_up() {
+    let broker = Broker::start(1);
+    let (bus, spec) = (KafkaBus::connect(config(&broker)).unwrap(), spec("hanging", 1));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    bus.append(&spec.topic, 0, number(0)).await.unwrap();
+
+    tokio::task::block_in_place(|| broker.script(&["pause"], &[]));
+    let started = Instant::now();
+    let acks: Vec<_> = (1..=3).map(|n| bus.append(&spec.topic, 0, number(n))).collect();
+    for ack in acks {
+        let lost = ack.await;
+        assert!(matches!(lost, Err(AppendError::OutcomeUnknown { .. })), "{lost:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let refused = bus.append(&spec.topic, 0, number(4)).await;
+    assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
+
+    tokio::task::block_in_place(|| broker.script(&["resume"], &[]));
+    let mut publisher =
+        Publisher { bus: &bus, spec: &spec, waiting: VecDeque::new(), next: 1, unknown: 0, not_sent: 0 };
+    publisher.run(|next| next >= 100).await;
+    let end = bus.offsets(&spec.topic, 0).await.unwrap().end;
+    in_order(&read_all(&bus, &spec, end).await, 100);
+}
+
+/// Nobody listens: nothing is taken, everything says so, and nothing waits for longer than it was told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_broker_nothing_is_sent() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut config = Config::new(format!("127.0.0.1:{port}"));
+    config.request_timeout = Duration::from_millis(500);
+    let bus = KafkaBus::connect(config).unwrap();
+    let topic = nova_bus::Topic::Commands;
+    let refused = bus.append(&topic, 0, number(0)).await;
+    assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
+    assert!(matches!(bus.health().await, Err(BusError::Unavailable { .. })));
+    assert!(matches!(bus.offsets(&topic, 0).await, Err(BusError::Unavailable { .. })));
+    assert!(matches!(bus.partitions(&topic).await, Err(BusError::Unavailable { .. })));
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&topic, 0, 0).unwrap();
+    assert!(matches!(reader.next(SOON).await, Err(ReadError::Bus(BusError::Unavailable { .. }))));
+}
+
+/// More than may be in flight is refused, and taken once there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_in_flight_are_bounded() {
+    let broker = Broker::start(1);
+    let mut config = config(&broker);
+    config.max_in_flight_bytes = 2 << 20;
+    config.message_timeout = Duration::from_secs(30);
+    let (bus, spec) = (KafkaBus::connect(config).unwrap(), spec("bounded", 2));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    tokio::task::block_in_place(|| broker.script(&["pause"], &[]));
+    let large = || vec![Bytes::from(vec![b'x'; 900 << 10]).into()];
+    let taken: Vec<_> = (0..2).map(|_| bus.append(&spec.topic, 0, large())).collect();
+    let refused = bus.append(&spec.topic, 1, large()).await;
+    assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
+    tokio::task::block_in_place(|| broker.script(&["resume"], &[]));
+    for ack in taken {
+        ack.await.unwrap();
+    }
+    let deadline = Instant::now() + SOON;
+    while let Err(error) = bus.append(&spec.topic, 1, large()).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nova_bus::{BusError, MAX_IN_FLIGHT_BYTES, MAX_RECORD_BYTES};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Properties that may be passed on to the client library: how to reach and trust the brokers, and what a record
 /// costs on the wire. Everything else would take away a promise of this crate (acks, idempotence, offsets, timeouts).
@@ -16,7 +17,6 @@ pub const ALLOWED_PROPERTIES: &[&str] = &[
     "client.rack",
     "compression.type",
     "connections.max.idle.ms",
-    "debug",
     "enable.ssl.certificate.verification",
     "metadata.max.age.ms",
     "sasl.mechanism",
@@ -124,7 +124,7 @@ impl Config {
     fn client(&self) -> ClientConfig {
         let socket_ms = (self.message_timeout / 2).as_millis().clamp(500, 30_000).to_string();
         let mut all = ClientConfig::new();
-        all.set("client.id", "nova");
+        all.set_log_level(RDKafkaLogLevel::Info).set("client.id", "nova");
         for (name, value) in &self.properties {
             // The consumer and the admin client would warn about what only concerns the producer.
             if name != "compression.type" {
@@ -168,6 +168,8 @@ impl Config {
     /// A consumer whose partitions and positions are ours alone.
     pub(crate) fn consumer(&self) -> ClientConfig {
         let mut all = self.client();
+        // For the line that says a topic was made anew; the rest of them is not kept.
+        all.set_log_level(RDKafkaLogLevel::Debug).set("debug", "topic");
         // The library wants a group even where partitions are assigned by hand; nothing is ever committed to it.
         all.set("group.id", "nova-unused")
             .set("enable.auto.commit", "false")

@@ -27,7 +27,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::context::Quiet;
+use crate::context::Watch;
 use crate::names::Names;
 
 /// Batches on their way from the thread to the reader. With the library's own limit this bounds what a slow reader
@@ -74,7 +74,7 @@ impl KafkaReader {
         let (sender, items) = mpsc::channel(WAITING_BATCHES);
         let (stalled, closed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let unavailable = |why: String| BusError::Unavailable { why };
-        let consumer = BaseConsumer::from_config_and_context(&config.consumer(), Quiet);
+        let consumer = BaseConsumer::from_config_and_context(&config.consumer(), Watch::default());
         let mut consumer = consumer.map_err(|error| unavailable(error.to_string()))?;
         let (thread_stalled, thread_closed) = (Arc::clone(&stalled), Arc::clone(&closed));
         let handle = std::thread::Builder::new().name("kafka-reader".into()).spawn(move || {
@@ -169,10 +169,12 @@ struct Partition {
     next: u64,
     /// Whether the library reads it now.
     reading: bool,
+    /// The log that was read is gone; the one of this name is another.
+    replaced: bool,
 }
 
 struct Fetcher {
-    consumer: BaseConsumer<Quiet>,
+    consumer: BaseConsumer<Watch>,
     inbox: std::sync::mpsc::Receiver<Command>,
     items: mpsc::Sender<Item>,
     /// What the channel had no room for.
@@ -204,7 +206,8 @@ impl Fetcher {
                 Command::Assign { topic, name, partition, from, number } => {
                     let key = (name, partition.cast_signed());
                     self.stop(&key);
-                    self.partitions.insert(key, Partition { topic, number, next: from, reading: false });
+                    self.partitions
+                        .insert(key, Partition { topic, number, next: from, reading: false, replaced: false });
                     self.ask_again = Instant::now();
                 }
                 Command::Remove { name, partition } => {
@@ -237,12 +240,12 @@ impl Fetcher {
         let mut list = TopicPartitionList::new();
         for key in wanted {
             let Some(partition) = self.partitions.get(&key) else { continue };
-            let next = partition.next;
+            let (next, replaced) = (partition.next, partition.replaced);
             match self.consumer.fetch_watermarks(&key.0, key.1, ASK) {
                 Ok((low, high)) => {
                     self.outage = false;
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
-                    if next < low || next > high {
+                    if next < low || next > high || (replaced && next > 0) {
                         self.refuse(&key, |topic, partition| ReadError::OutOfRange {
                             topic,
                             partition,
@@ -336,7 +339,17 @@ impl Fetcher {
         let mut collected = Collected::default();
         let mut doubt = None;
         loop {
-            match self.consumer.poll(Duration::ZERO) {
+            let polled = self.consumer.poll(Duration::ZERO);
+            let (logged, replaced) = self.consumer.context().take();
+            if !replaced.is_empty() {
+                // Said before the first record of the new log, since both come through one queue.
+                self.waiting.extend(collected.finish(&mut self.partitions));
+                self.replaced(&replaced);
+                return true;
+            }
+            match polled {
+                // A line of the log ends a poll as if nothing more were there.
+                None if logged => {}
                 None => break,
                 Some(Ok(message)) => {
                     if !collected.has_room_for(&message) {
@@ -360,6 +373,18 @@ impl Fetcher {
             self.doubt(&error);
         }
         more
+    }
+
+    fn replaced(&mut self, topics: &[String]) {
+        let changed = |(topic, _): &&Key| topics.iter().any(|changed| **changed == **topic);
+        let keys: Vec<Key> = self.partitions.keys().filter(changed).cloned().collect();
+        for key in keys {
+            self.stop(&key);
+            if let Some(partition) = self.partitions.get_mut(&key) {
+                partition.replaced = true;
+            }
+        }
+        self.ask_again = Instant::now();
     }
 
     fn doubt(&mut self, error: &KafkaError) {

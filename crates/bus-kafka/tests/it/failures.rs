@@ -1,10 +1,12 @@
 //! Brokers that stop, hang and come back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nova_bus::{Ack, AppendError, Bus, BusError, Outgoing, ReadError, Reader, TopicSpec};
+use nova_bus::{Ack, AppendError, Bus, BusError, Outgoing, ReadError, Reader, Topic, TopicSpec};
 use nova_bus_kafka::{Config, KafkaBus};
 
 use crate::broker::{Broker, SOON, spec};
@@ -88,36 +90,41 @@ fn config(broker: &Broker) -> Config {
 /// in order; a reader is told and goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_broker_loses_nothing() {
-    let broker = Broker::start(1);
+    let broker = Arc::new(Broker::start(1));
     let (bus, spec) = (KafkaBus::connect(config(&broker)).unwrap(), spec("killed", 1));
     bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign(&spec.topic, 0, 0).unwrap();
     let mut publisher =
         Publisher { bus: &bus, spec: &spec, waiting: VecDeque::new(), next: 0, unknown: 0, not_sent: 0 };
-    publisher.run(|next| next >= 2_000).await;
+    publisher.run(|next| next >= 500).await;
     assert_eq!((publisher.unknown, publisher.not_sent), (0, 0));
 
-    let down = tokio::task::block_in_place(|| {
-        broker.script(&["crash"], &[]);
-        Instant::now()
-    });
+    // The kill comes while appends are under way, and the publisher goes on until the broker is back.
+    let back = AtomicBool::new(false);
     let restarted = async {
-        // Until an append was refused for good there is nothing to come back from.
-        tokio::task::spawn_blocking({
-            let wait = Duration::from_secs(6).saturating_sub(down.elapsed());
-            move || std::thread::sleep(wait)
-        })
-        .await
-        .unwrap();
-        assert!(matches!(bus.append(&spec.topic, 0, number(u64::MAX)).await, Err(AppendError::NotSent { .. })));
-        tokio::task::block_in_place(|| broker.script(&["start"], &[]));
+        let crashed = Arc::clone(&broker);
+        tokio::task::spawn_blocking(move || crashed.script(&["crash"], &[])).await.unwrap();
+        // As long as the client has not seen it, appends are taken and wait.
+        let other = Topic::Named("any".into());
+        while !matches!(bus.append(&other, 0, number(0)).await, Err(AppendError::NotSent { .. })) {}
+        let restarted = Arc::clone(&broker);
+        tokio::task::spawn_blocking(move || restarted.script(&["start"], &[])).await.unwrap();
+        back.store(true, Ordering::Release);
     };
-    tokio::join!(restarted, publisher.run(|next| next >= 4_000));
+    let at_restart = AtomicU64::new(u64::MAX);
+    let enough = |next| {
+        if back.load(Ordering::Acquire) {
+            at_restart.fetch_min(next, Ordering::AcqRel);
+        }
+        next >= at_restart.load(Ordering::Acquire).saturating_add(1_000)
+    };
+    tokio::join!(restarted, publisher.run(enough));
+    let count = publisher.next;
     assert!(publisher.unknown + publisher.not_sent > 0, "nothing failed");
 
     let end = bus.offsets(&spec.topic, 0).await.unwrap().end;
-    in_order(&read_all(&bus, &spec, end).await, 4_000);
+    in_order(&read_all(&bus, &spec, end).await, count);
     let (mut told, mut next) = (0, 0);
     while next < end {
         match reader.next(SOON).await {
@@ -172,7 +179,7 @@ async fn without_a_broker_nothing_is_sent() {
     let mut config = Config::new(format!("127.0.0.1:{port}"));
     config.request_timeout = Duration::from_millis(500);
     let bus = KafkaBus::connect(config).unwrap();
-    let topic = nova_bus::Topic::Commands;
+    let topic = Topic::Commands;
     let refused = bus.append(&topic, 0, number(0)).await;
     assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
     assert!(matches!(bus.health().await, Err(BusError::Unavailable { .. })));
@@ -205,5 +212,47 @@ async fn bytes_in_flight_are_bounded() {
     while let Err(error) = bus.append(&spec.topic, 1, large()).await {
         assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// With three replicas a killed broker is not even an outage: appends wait for new leaders, none fails, none is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_broker_of_three_is_not_missed() {
+    let broker = Arc::new(Broker::start(3));
+    let mut config = broker.config();
+    config.replicas = 3;
+    config.message_timeout = Duration::from_secs(60);
+    config.request_timeout = Duration::from_secs(30);
+    let (bus, spec) = (KafkaBus::connect(config).unwrap(), spec("three", 3));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    let crash = {
+        let broker = Arc::clone(&broker);
+        tokio::task::spawn_blocking(move || broker.script(&["crash"], &["2"]))
+    };
+    let (mut count, mut after) = (0, 0);
+    while after < 100 {
+        let acks: Vec<_> = (0..3).map(|partition| bus.append(&spec.topic, partition, number(count))).collect();
+        for ack in acks {
+            assert_eq!(ack.await.unwrap(), count);
+        }
+        count += 1;
+        after += u64::from(crash.is_finished());
+    }
+    crash.await.unwrap();
+    let mut reader = bus.reader().unwrap();
+    (0..3).for_each(|partition| reader.assign(&spec.topic, partition, 0).unwrap());
+    let mut found = [0_u64; 3];
+    while found != [count; 3] {
+        match reader.next(SOON).await {
+            Ok(batch) => {
+                let batch = batch.expect("there is more to read");
+                for record in batch.records {
+                    let next = &mut found[batch.partition as usize];
+                    assert_eq!((record.offset, &record.value[..]), (*next, next.to_string().as_bytes()));
+                    *next += 1;
+                }
+            }
+            Err(error) => assert!(matches!(error, ReadError::Bus(BusError::Unavailable { .. })), "{error:?}"),
+        }
     }
 }

@@ -144,3 +144,29 @@ async fn a_topic_made_anew_is_noticed() {
     };
     assert_eq!(&batch.records[0].value[..], b"new");
 }
+
+/// A topic is made anew, and longer, before anybody looks. Offsets cannot tell, and the reader does all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_longer_topic_made_anew_is_noticed() {
+    let broker = broker::shared();
+    let (bus, spec) = (broker.connect(), spec("longer", 1));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&spec.topic, 0, 0).unwrap();
+    append(&bus, &spec.topic, "a").await;
+    assert_eq!(reader.next(SOON).await.unwrap().unwrap().records.len(), 1);
+    admin(&broker.bootstrap).delete_topics(&[name(&spec)], &AdminOptions::new()).await.unwrap();
+    let other = broker.connect();
+    while other.ensure_topics(std::slice::from_ref(&spec)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..10 {
+        append(&other, &spec.topic, "new").await;
+    }
+    let first = reader.next(SOON).await;
+    let known = matches!(
+        first,
+        Err(ReadError::OutOfRange { wanted: 1, .. } | ReadError::Bus(BusError::NoSuchPartition { .. }))
+    );
+    assert!(known, "{first:?}");
+}

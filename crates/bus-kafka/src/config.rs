@@ -183,6 +183,8 @@ impl Config {
             // What waits in the library is bounded for all partitions together.
             .set("queued.min.messages", "20000")
             .set("queued.max.messages.kbytes", "16384")
+            // A partition that has enough in the library is looked at again soon: the default of 1 s is a hole.
+            .set("fetch.queue.backoff.ms", "5")
             .set("max.poll.interval.ms", "86400000");
         all
     }

@@ -9,10 +9,14 @@
 //! A generation is given up as a whole: nothing that was queued behind a failed record may be sent, for its readers
 //! would take it as proof that the record before it will not come. So the library retries for ever, and this module
 //! alone decides that it has been long enough.
+//!
+//! A broker keeps the order of what one producer has under way to a partition by numbers that have no gap. It cannot
+//! for a producer that it does not know yet: it takes any number as the first, also one behind a record that it has just
+//! refused. So the first record of a generation to a partition goes alone, and what comes behind it waits here.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nova_bus::{Ack, AppendError, BusError, Outgoing};
@@ -83,6 +87,8 @@ pub(crate) struct Append {
     /// Records that the library gave back without ever sending them.
     unsent: AtomicU32,
     first: AtomicU64,
+    /// Its first record is the first of its generation to the partition, and has no report yet.
+    opens: AtomicBool,
     failure: Mutex<Option<String>>,
     answer: Mutex<Option<oneshot::Sender<Outcome>>>,
     signals: Arc<Signals>,
@@ -118,6 +124,7 @@ impl Append {
 
 /// Takes the library's reports on one generation.
 pub(crate) struct Reports {
+    shared: Weak<Shared>,
     signals: Arc<Signals>,
     failed: Mutex<Option<String>>,
 }
@@ -174,14 +181,28 @@ impl ProducerContext for Reports {
                 append.failure.lock().get_or_insert(why);
             }
         }
+        let opened = append.opens.swap(false, Ordering::AcqRel);
         append.reported(1);
+        if opened && let Some(shared) = self.shared.upgrade() {
+            shared.opened(&append, result.as_ref().map(drop).map_err(|(error, _)| error));
+        }
     }
 }
 
+/// What one generation has written to a partition.
+enum Lane {
+    /// Its first record is under way; these wait behind it.
+    Opening(VecDeque<(Arc<Append>, Vec<Outgoing>)>),
+    /// The broker knows the producer.
+    Open,
+}
+
+#[derive(Default)]
 struct State {
     producer: Option<Arc<Generation>>,
     /// Oldest first; settled ones are dropped as they reach the front.
     outstanding: VecDeque<Arc<Append>>,
+    lanes: HashMap<(Arc<str>, i32), Lane>,
 }
 
 impl State {
@@ -210,7 +231,7 @@ impl Publisher {
         let shared = Arc::new(Shared {
             config: config.clone(),
             signals: Arc::new(signals),
-            state: Mutex::new(State { producer: None, outstanding: VecDeque::new() }),
+            state: Mutex::new(State::default()),
             closing: AtomicBool::new(false),
         });
         // Made here once, so that settings which the library refuses are seen by whoever gave them.
@@ -249,13 +270,14 @@ impl Drop for Publisher {
 }
 
 impl Shared {
-    fn create(&self) -> Result<Arc<Generation>, KafkaError> {
-        let reports = Reports { signals: Arc::clone(&self.signals), failed: Mutex::default() };
+    fn create(self: &Arc<Self>) -> Result<Arc<Generation>, KafkaError> {
+        let shared = Arc::downgrade(self);
+        let reports = Reports { shared, signals: Arc::clone(&self.signals), failed: Mutex::default() };
         BaseProducer::from_config_and_context(&self.config.producer(), reports).map(Arc::new)
     }
 
     /// The error says why nothing was handed over.
-    fn append(&self, topic: &Arc<str>, partition: i32, records: Vec<Outgoing>) -> Result<Ack, String> {
+    fn append(&self, topic: &Arc<str>, partition: i32, mut records: Vec<Outgoing>) -> Result<Ack, String> {
         let count = u32::try_from(records.len()).map_err(|_| "too many records".to_owned())?;
         if count == 0 {
             return Err("no records".into());
@@ -275,6 +297,10 @@ impl Shared {
         let Some(producer) = state.producer.clone() else {
             return Err(refuse("the producer is being replaced".into()));
         };
+        // It is replaced within a moment; what came now would go the way of the rest.
+        if let Some(why) = producer.context().failed() {
+            return Err(refuse(why));
+        }
         // Only added to under the lock, so this cannot be overtaken.
         if self.signals.in_flight_bytes.load(Ordering::Acquire) + bytes > self.config.max_in_flight_bytes {
             return Err(refuse("too many bytes wait for acknowledgement".into()));
@@ -290,29 +316,69 @@ impl Shared {
             left: AtomicU32::new(count),
             unsent: AtomicU32::new(0),
             first: AtomicU64::new(u64::MAX),
+            opens: AtomicBool::new(false),
             failure: Mutex::default(),
             answer: Mutex::new(Some(answer)),
             signals: Arc::clone(&self.signals),
         });
-        for (number, record) in (0_u32..).zip(&records) {
-            let Err((error, _)) = producer.send(outgoing(record, &append)) else { continue };
-            let why = error.to_string();
-            if number == 0 {
+        let handed = match state.lanes.get_mut(&(Arc::clone(topic), partition)) {
+            Some(Lane::Open) => hand_over(&producer, &append, &records),
+            Some(Lane::Opening(behind)) => {
+                behind.push_back((Arc::clone(&append), records));
+                Ok(())
+            }
+            None => {
+                append.opens.store(true, Ordering::Release);
+                let rest = records.split_off(1);
+                let behind = if rest.is_empty() { VecDeque::new() } else { [(Arc::clone(&append), rest)].into() };
+                hand_over(&producer, &append, &records).inspect(|()| {
+                    state.lanes.insert((Arc::clone(topic), partition), Lane::Opening(behind));
+                })
+            }
+        };
+        match handed {
+            Ok(()) => {}
+            Err(Refused { handed: 0, why }) => {
                 append.settle(Err(AppendError::NotSent { why }));
                 return Ok(Ack::waiting(receiver));
             }
-            // Half of an append is under way. Only an error that ends the producer can do that.
-            producer.context().fail(why.clone());
-            append.failure.lock().get_or_insert(why);
-            append.reported(count - number);
-            break;
+            Err(refused) => refused.fail(&producer, &append, count),
         }
         state.outstanding.push_back(append);
         state.drop_settled();
         Ok(Ack::waiting(receiver))
     }
 
-    fn run(&self, first: Arc<Generation>) {
+    /// The first record to a partition has its report: what waits behind it goes the same way.
+    fn opened(&self, first: &Append, result: Result<(), &KafkaError>) {
+        let mut state = self.state.lock();
+        let Some(producer) = state.producer.clone() else { return };
+        let key = (Arc::clone(&first.topic), first.partition);
+        let Some(Lane::Opening(behind)) = state.lanes.remove(&key) else { return };
+        match result {
+            Ok(()) => {
+                state.lanes.insert(key, Lane::Open);
+                for (append, records) in behind {
+                    if let Err(refused) = hand_over(&producer, &append, &records) {
+                        refused.fail(&producer, &append, records.len() as u32);
+                        return;
+                    }
+                }
+            }
+            Err(error) if never_sent(error) => {
+                for (append, records) in behind {
+                    let count = records.len() as u32;
+                    append.failure.lock().get_or_insert(error.to_string());
+                    append.unsent.fetch_add(count, Ordering::AcqRel);
+                    append.reported(count);
+                }
+            }
+            // The generation ends, and all that waits with it.
+            Err(_) => {}
+        }
+    }
+
+    fn run(self: Arc<Self>, first: Arc<Generation>) {
         let mut next = Some(first);
         loop {
             let producer = match next.take().map_or_else(|| self.create(), Ok) {
@@ -384,8 +450,7 @@ impl Shared {
         self.signals.set_down(Some(why.to_owned()));
         let lost = {
             let mut state = self.state.lock();
-            state.producer = None;
-            std::mem::take(&mut state.outstanding)
+            std::mem::take(&mut *state).outstanding
         };
         producer.context().fail(why.to_owned());
         producer.purge(PurgeConfig::default().queue().inflight());
@@ -398,6 +463,30 @@ impl Shared {
             append.settle(Err(AppendError::OutcomeUnknown { why: why.to_owned() }));
         }
     }
+}
+
+/// The library refused a record of an append, after it had taken some.
+struct Refused {
+    handed: u32,
+    why: String,
+}
+
+impl Refused {
+    /// Half of an append is under way. Only an error that ends the producer can do that.
+    fn fail(self, producer: &Generation, append: &Append, count: u32) {
+        producer.context().fail(self.why.clone());
+        append.failure.lock().get_or_insert(self.why);
+        append.reported(count - self.handed);
+    }
+}
+
+fn hand_over(producer: &Generation, append: &Arc<Append>, records: &[Outgoing]) -> Result<(), Refused> {
+    for (handed, record) in (0_u32..).zip(records) {
+        if let Err((error, _)) = producer.send(outgoing(record, append)) {
+            return Err(Refused { handed, why: error.to_string() });
+        }
+    }
+    Ok(())
 }
 
 fn outgoing<'a>(record: &'a Outgoing, append: &'a Arc<Append>) -> BaseRecord<'a, [u8], [u8], Arc<Append>> {

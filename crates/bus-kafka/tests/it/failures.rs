@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nova_bus::{Ack, AppendError, Bus, BusError, Outgoing, ReadError, Reader, Topic, TopicSpec};
 use nova_bus_kafka::{Config, KafkaBus};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 
-use crate::broker::{Broker, SOON, spec};
+use crate::broker::{self, Broker, SOON, spec};
 
 fn number(n: u64) -> Vec<Outgoing> {
     vec![Bytes::from(n.to_string()).into()]
@@ -210,6 +212,63 @@ async fn bytes_in_flight_are_bounded() {
     }
     let deadline = Instant::now() + SOON;
     while let Err(error) = bus.append(&spec.topic, 1, large()).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What was handed over before the bus is dropped is still written, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_bus_finishes() {
+    let broker = broker::shared();
+    let (bus, spec) = (broker.connect(), spec("dropped", 1));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    let acks: Vec<_> = (0..100).map(|n| bus.append(&spec.topic, 0, number(n))).collect();
+    drop(bus);
+    for (n, ack) in (0..).zip(acks) {
+        assert_eq!(ack.await.unwrap(), n);
+    }
+}
+
+/// A record that the broker refuses for good: nothing from it on is written, also not where it is the first that the
+/// broker sees of this producer, and a new producer goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_overtakes_a_failed_append() {
+    let broker = broker::shared();
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &broker.bootstrap).create().unwrap();
+    let (bus, other) = (broker.connect(), spec("healthy", 1));
+    bus.ensure_topics(std::slice::from_ref(&other)).await.unwrap();
+    for healthy in [0_u64, 1, 20] {
+        let small = spec("small", 1);
+        let made = NewTopic::new(small.topic.name(), 1, TopicReplication::Fixed(1)).set("max.message.bytes", "3000");
+        admin.create_topics([&made], &AdminOptions::new()).await.unwrap();
+        taken(&bus, &other).await;
+        let mut acks: Vec<_> = (0..healthy).map(|n| bus.append(&small.topic, 0, number(n))).collect();
+        acks.push(bus.append(&small.topic, 0, vec![Bytes::from(vec![b'x'; 4_000]).into()]));
+        acks.extend((0..20).map(|n| bus.append(&small.topic, 0, number(n))));
+        let mut written = 0;
+        for (n, ack) in (0..).zip(acks) {
+            match ack.await {
+                Ok(offset) => {
+                    assert_eq!((offset, written), (n, n), "an append was written after one that was not");
+                    written += 1;
+                }
+                Err(AppendError::OutcomeUnknown { .. } | AppendError::NotSent { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(written <= healthy);
+        let end = bus.offsets(&small.topic, 0).await.unwrap().end;
+        assert!(end <= healthy, "{end} records, and {healthy} came before the one that was refused");
+        taken(&bus, &other).await;
+        taken(&bus, &small).await;
+    }
+}
+
+/// Appends until it is taken.
+async fn taken(bus: &KafkaBus, spec: &TopicSpec) {
+    let deadline = Instant::now() + SOON;
+    while let Err(error) = bus.append(&spec.topic, 0, number(0)).await {
         assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

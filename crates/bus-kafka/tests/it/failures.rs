@@ -240,12 +240,17 @@ async fn nothing_overtakes_a_failed_append() {
     bus.ensure_topics(std::slice::from_ref(&other)).await.unwrap();
     for healthy in [0_u64, 1, 20] {
         let small = spec("small", 1);
-        let made = NewTopic::new(small.topic.name(), 1, TopicReplication::Fixed(1)).set("max.message.bytes", "3000");
+        let made = NewTopic::new(small.topic.name(), 2, TopicReplication::Fixed(1)).set("max.message.bytes", "3000");
         admin.create_topics([&made], &AdminOptions::new()).await.unwrap();
-        taken(&bus, &other).await;
+        // Another partition makes the topic known: what waits for that would leave in one request.
+        taken(&bus, &small, 1).await;
         let mut acks: Vec<_> = (0..healthy).map(|n| bus.append(&small.topic, 0, number(n))).collect();
         acks.push(bus.append(&small.topic, 0, vec![Bytes::from(vec![b'x'; 4_000]).into()]));
-        acks.extend((0..20).map(|n| bus.append(&small.topic, 0, number(n))));
+        for n in 0..20 {
+            // So that they leave in requests of their own, before the answer to the one that is refused.
+            std::thread::sleep(Duration::from_micros(20));
+            acks.push(bus.append(&small.topic, 0, number(n)));
+        }
         let mut written = 0;
         for (n, ack) in (0..).zip(acks) {
             match ack.await {
@@ -260,15 +265,15 @@ async fn nothing_overtakes_a_failed_append() {
         assert!(written <= healthy);
         let end = bus.offsets(&small.topic, 0).await.unwrap().end;
         assert!(end <= healthy, "{end} records, and {healthy} came before the one that was refused");
-        taken(&bus, &other).await;
-        taken(&bus, &small).await;
+        taken(&bus, &other, 0).await;
+        taken(&bus, &small, 0).await;
     }
 }
 
 /// Appends until it is taken.
-async fn taken(bus: &KafkaBus, spec: &TopicSpec) {
+async fn taken(bus: &KafkaBus, spec: &TopicSpec, partition: u32) {
     let deadline = Instant::now() + SOON;
-    while let Err(error) = bus.append(&spec.topic, 0, number(0)).await {
+    while let Err(error) = bus.append(&spec.topic, partition, number(0)).await {
         assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

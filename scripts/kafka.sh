@@ -217,6 +217,14 @@ signal() { # name: sends it, and waits for the end where it means one
           sleep 0.1
         done
       done ;;
+    STOP)
+      # The signal is sent, but each thread stops when it gets to run; one of them may still answer.
+      for pid in "${pids[@]}"; do
+        while { grep -hs '^State:' "/proc/$pid"/task/*/status || true; } | grep -v 'T (stopped)' >/dev/null; do
+          [ $SECONDS -lt $deadline ] || die "broker does not stop running"
+          sleep 0.02
+        done
+      done ;;
   esac
   echo "$cmd: ${#pids[@]} broker(s)"
 }

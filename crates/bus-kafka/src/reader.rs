@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::context::Watch;
 use crate::names::Names;
+use crate::topics::LAG;
 
 /// Batches on their way from the thread to the reader. With the library's own limit this bounds what a slow reader
 /// costs.
@@ -171,6 +172,22 @@ struct Partition {
     reading: bool,
     /// The log that was read is gone; the one of this name is another.
     replaced: bool,
+    /// Whether it has been read since it was assigned.
+    found: bool,
+    /// When it was first said not to exist.
+    missing_since: Option<Instant>,
+}
+
+impl Partition {
+    fn new(topic: Topic, number: u64, next: u64) -> Self {
+        Self { topic, number, next, reading: false, replaced: false, found: false, missing_since: None }
+    }
+
+    /// Whether it is to be believed that it does not exist. What was read and is gone is gone; what is new may not be
+    /// known to every broker yet.
+    fn is_gone(&mut self) -> bool {
+        self.found || self.missing_since.get_or_insert_with(Instant::now).elapsed() > LAG
+    }
 }
 
 struct Fetcher {
@@ -206,8 +223,7 @@ impl Fetcher {
                 Command::Assign { topic, name, partition, from, number } => {
                     let key = (name, partition.cast_signed());
                     self.stop(&key);
-                    self.partitions
-                        .insert(key, Partition { topic, number, next: from, reading: false, replaced: false });
+                    self.partitions.insert(key, Partition::new(topic, number, from));
                     self.ask_again = Instant::now();
                 }
                 Command::Remove { name, partition } => {
@@ -262,6 +278,10 @@ impl Fetcher {
                     }
                 }
                 Err(error) if missing(&error) && self.certainly_missing(&key) => {
+                    if !self.partitions.get_mut(&key).is_some_and(Partition::is_gone) {
+                        self.ask_again = Instant::now() + RETRY;
+                        continue;
+                    }
                     self.refuse(&key, |topic, partition| BusError::NoSuchPartition { topic, partition }.into());
                 }
                 Err(error) => {
@@ -285,7 +305,7 @@ impl Fetcher {
         }
         for element in list.elements() {
             if let Some(partition) = self.partitions.get_mut(&(Arc::from(element.topic()), element.partition())) {
-                partition.reading = true;
+                (partition.reading, partition.found) = (true, true);
             }
         }
     }

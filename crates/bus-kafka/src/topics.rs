@@ -19,6 +19,9 @@ use crate::names::Names;
 /// Wait between looks at something that takes the brokers a moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How far a broker may be behind with what topics there are.
+pub(crate) const LAG: Duration = Duration::from_secs(2);
+
 /// A setting that a topic must have, and why.
 struct Setting {
     name: &'static str,
@@ -112,12 +115,21 @@ impl Topics {
     }
 
     async fn see(&self, topic: &Topic) -> Result<Option<Seen>, BusError> {
-        let name = self.names.of(topic);
-        let metadata =
-            self.ask(move |client, wait| client.fetch_metadata(Some(&name), wait).map(|all| read_seen(&all)));
-        let seen = metadata.await?.map_err(|error| unavailable(&error))??;
-        self.names.learn(topic, seen.as_ref().map(|seen| seen.partitions));
-        Ok(seen)
+        let known = self.names.known_partitions(topic).is_some();
+        let deadline = Instant::now() + LAG;
+        loop {
+            let name = self.names.of(topic);
+            let asked =
+                self.ask(move |client, wait| client.fetch_metadata(Some(&name), wait).map(|all| read_seen(&all)));
+            let seen = asked.await?.map_err(|error| unavailable(&error))??;
+            // A topic that was there is not gone because one broker has not heard of it.
+            if seen.is_none() && known && Instant::now() < deadline {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            self.names.learn(topic, seen.as_ref().map(|seen| seen.partitions));
+            return Ok(seen);
+        }
     }
 
     pub(crate) async fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BusError> {
@@ -158,7 +170,7 @@ impl Topics {
         let found = self.configs(specs).await?;
         for spec in specs {
             let mut problems = self.shape(spec).await?;
-            let config = found.get(&*self.names.of(&spec.topic));
+            let config = found.get(&spec.topic);
             for setting in settings(spec, self.replicas) {
                 let value = config.and_then(|config| config.get(setting.name)).map_or("unknown", String::as_str);
                 if !setting.holds(value) {
@@ -233,25 +245,39 @@ impl Topics {
         Ok(problems)
     }
 
-    async fn configs(&self, specs: &[TopicSpec]) -> Result<HashMap<String, HashMap<String, String>>, BusError> {
-        let names: Vec<_> = specs.iter().map(|spec| self.names.of(&spec.topic)).collect();
-        let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        if resources.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let admin = self.admin();
-        let options = AdminOptions::new().request_timeout(Some(self.request_timeout));
-        let described = timeout(self.request_timeout * 2, admin.describe_configs(&resources, &options)).await;
-        let described = described.map_err(|_| BusError::Unavailable { why: "no answer about settings".into() })?;
+    /// The settings of topics, as far as they may be seen.
+    async fn configs(&self, specs: &[TopicSpec]) -> Result<HashMap<Topic, HashMap<String, String>>, BusError> {
         let mut all = HashMap::new();
-        for resource in described.map_err(|error| unavailable(&error))? {
-            // A topic whose settings may not be seen is told from the settings being unknown.
-            let Ok(resource) = resource else { continue };
-            let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = resource.specifier else { continue };
-            let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            all.insert(name, entries.collect());
+        let deadline = Instant::now() + LAG;
+        loop {
+            let missing: Vec<_> = specs.iter().filter(|spec| !all.contains_key(&spec.topic)).collect();
+            if missing.is_empty() {
+                return Ok(all);
+            }
+            let names: Vec<_> = missing.iter().map(|spec| self.names.of(&spec.topic)).collect();
+            let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+            let options = AdminOptions::new().request_timeout(Some(self.request_timeout));
+            let admin = self.admin();
+            let described = timeout(self.request_timeout * 2, admin.describe_configs(&resources, &options)).await;
+            let described = described.map_err(|_| BusError::Unavailable { why: "no answer about settings".into() })?;
+            let mut refused = None;
+            // The answers come in the order of the questions.
+            for (spec, resource) in missing.iter().zip(described.map_err(|error| unavailable(&error))?) {
+                match resource {
+                    Ok(resource) => {
+                        let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                        all.insert(spec.topic.clone(), entries.collect());
+                    }
+                    Err(code) => refused = Some((&spec.topic, code)),
+                }
+            }
+            let Some((topic, code)) = refused else { return Ok(all) };
+            if Instant::now() >= deadline {
+                return Err(BusError::Unavailable { why: format!("settings of {topic} cannot be seen: {code}") });
+            }
+            // A topic that is new may not be known to the broker that was asked; the next one may have heard of it.
+            sleep(LOOK_AGAIN).await;
         }
-        Ok(all)
     }
 }
 

@@ -71,6 +71,25 @@ async fn clusters_with_prefixes_share_brokers() {
     assert_eq!(buses[1].offsets(&Topic::Commands, 0).await.unwrap(), 0..0);
 }
 
+/// A reader of a partition that does not exist is told, whether or not anybody has asked for the topic before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_hears_of_a_missing_partition() {
+    let broker = broker::shared();
+    let (bus, spec) = (broker.connect(), spec("missing", 1));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    append(&bus, &spec.topic, "a").await;
+    let mut reader = bus.reader().unwrap();
+    assert!(matches!(reader.assign(&spec.topic, 1, 0), Err(BusError::NoSuchPartition { partition: 1, .. })));
+    let stranger = broker.connect();
+    let mut reader = stranger.reader().unwrap();
+    reader.assign(&spec.topic, 1, 0).unwrap();
+    reader.assign(&spec.topic, 0, 0).unwrap();
+    let batch = reader.next(SOON).await.unwrap().unwrap();
+    assert_eq!((batch.partition, batch.records.len()), (0, 1), "the others go on");
+    let told = reader.next(SOON).await;
+    assert!(matches!(told, Err(ReadError::Bus(BusError::NoSuchPartition { partition: 1, .. }))), "{told:?}");
+}
+
 /// The log's start moves past a reader, and a new reader of the old place hears of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_topic_is_noticed() {

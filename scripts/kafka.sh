@@ -78,7 +78,7 @@ POM
 
 pid_of() { # broker -> its pid, if that process is really our broker and not a later one with the same number
   local pid; pid=$(cat "$dir/b$1/pid" 2>/dev/null) || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir/b$1/server.properties" && echo "$pid"
+  tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$dir/b$1/server.properties" && echo "$pid"
 }
 list() { local b; for b in "$dir"/b[0-9]*; do [ -d "$b" ] && echo "${b##*/b}"; done; return 0; }
 port_of() { sed -n 's/^# client-port=//p' "$dir/b$1/server.properties"; }

@@ -41,7 +41,7 @@ pub enum ConfigError {
 }
 
 /// Puts a config together. `prefix` is that of its environment variables: with `NOVA_API_`, `NOVA_API_LISTEN` sets
-/// `listen`. `problems` finds values out of their limits.
+/// `listen` and `NOVA_API_BUS__PREFIX` sets `bus.prefix`. `problems` finds values out of their limits.
 ///
 /// # Errors
 /// See [`ConfigError`].
@@ -63,7 +63,7 @@ pub fn load<C: DeserializeOwned>(
     }
     for (name, value) in environment {
         if let Some(field) = name.strip_prefix(prefix) {
-            set(&mut table, &field.to_lowercase(), &value);
+            set(&mut table, &field.to_lowercase().replace("__", "."), &value);
             origin = format!("environment {name}");
         }
     }
@@ -84,7 +84,19 @@ fn syntax(origin: &str, error: &toml::de::Error) -> ConfigError {
 /// A value is TOML when it reads as such (`3`, `true`, `["a"]`), else a text.
 fn set(table: &mut Table, field: &str, text: &str) {
     let parsed = toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut table| table.remove("v"));
-    table.insert(field.to_owned(), parsed.unwrap_or_else(|| Value::String(text.to_owned())));
+    put(table, field, parsed.unwrap_or_else(|| Value::String(text.to_owned())));
+}
+
+fn put(table: &mut Table, field: &str, value: Value) {
+    match field.split_once('.') {
+        None => drop(table.insert(field.to_owned(), value)),
+        Some((outer, inner)) => {
+            let nested = table.entry(outer.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(nested) = nested {
+                put(nested, inner, value);
+            }
+        }
+    }
 }
 
 /// What is in force, as TOML.

@@ -3,6 +3,7 @@
 //! Owns: how config is put together, the port for metrics and health, stopping on a signal.
 //! Must not know: what any service does.
 
+pub mod bus;
 pub mod config;
 pub mod observe;
 

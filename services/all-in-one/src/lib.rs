@@ -1,4 +1,204 @@
-//! All five services in one process, on the embedded bus: what `nova dev` runs.
+//! All services in one process, on the embedded bus.
 //!
-//! Owns: the order of start and stop, and the one directory of data.
-//! Must not know: anything about workflows.
+//! Owns: which settings make a cluster of one process, in which order its parts begin and end.
+//! Must not know: what any part does.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nova_api::Api;
+use nova_bus::{Bus, BusError, Layout, SharedBus};
+use nova_bus_embedded::{EmbeddedBus, OpenBusError};
+use nova_coordinator::Coordinator;
+use nova_journal::{DirLock, LockError};
+use nova_scheduler::Scheduler;
+use nova_telemetry::MetricsPage;
+use nova_wire::ClusterId;
+use nova_worker::Worker;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What a cluster of one process is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of all data; nobody else may use it.
+    pub data: PathBuf,
+    /// Port of the api on 127.0.0.1; 0 picks a free one. The coordinator takes the tenth behind it.
+    pub port: u16,
+    /// Slots of the worker.
+    pub slots: u32,
+    /// Let `http` nodes reach this machine and private networks.
+    pub allow_private: bool,
+    /// Share of submissions that are traced, 0.0 to 1.0.
+    pub trace_ratio: f64,
+    /// Where the worker notes each attempt, for verification.
+    pub ledger: Option<PathBuf>,
+}
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another process has the directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The bus cannot be opened.
+    #[error(transparent)]
+    OpenBus(#[from] OpenBusError),
+    /// The topics cannot be made.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The coordinator ended.
+    #[error("coordinator: {0}")]
+    Coordinator(#[from] nova_coordinator::RunError),
+    /// The worker ended.
+    #[error("worker: {0}")]
+    Worker(#[from] nova_worker::RunError),
+    /// The api ended.
+    #[error("api: {0}")]
+    Api(#[from] nova_api::RunError),
+    /// A port is not known.
+    #[error("cannot listen")]
+    Listen(#[from] std::io::Error),
+    /// A part broke off.
+    #[error("a part of the process broke off")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// A cluster that runs.
+pub struct AllInOne {
+    address: SocketAddr,
+    coordinator_address: SocketAddr,
+    parts: Parts,
+    stop: CancellationToken,
+    _lock: DirLock,
+}
+
+struct Parts {
+    bus: SharedBus,
+    coordinator: JoinHandle<Result<(), nova_coordinator::RunError>>,
+    scheduler: JoinHandle<()>,
+    worker: JoinHandle<Result<(), nova_worker::RunError>>,
+    api: JoinHandle<Result<(), nova_api::RunError>>,
+    /// Parts end in the order in which work flows, so that each can hand over what it has.
+    stops: [CancellationToken; 4],
+}
+
+const CLUSTER: &str = "dev";
+
+impl AllInOne {
+    /// Starts all parts. It answers as soon as its coordinator leads, which takes a moment.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
+        let lock = DirLock::take(&options.data)?;
+        let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
+        let bus = open_bus(options.data.join("bus")).await?;
+        bus.ensure_topics(&layout.topics()).await?;
+        let coordinator_port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", coordinator_port)).await.map_err(|source| {
+            nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{coordinator_port}"), source }
+        })?;
+        let coordinator_address = listener.local_addr()?;
+        let coordinators = vec![format!("http://{coordinator_address}")];
+        let coordinator = Coordinator::start_on(listener, coordinator(&options.data, &layout, &coordinators)).await?;
+        let stops: [CancellationToken; 4] = Default::default();
+        let [stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
+        let coordinator = tokio::spawn(coordinator.run(stop_coordinator));
+        let scheduler = nova_scheduler::Config {
+            cluster: CLUSTER.into(),
+            coordinators: coordinators.clone(),
+            ..nova_scheduler::Config::default()
+        };
+        let scheduler = tokio::spawn(Scheduler::new(&scheduler, Arc::clone(&bus)).run(stop_scheduler));
+        let worker = nova_worker::Config {
+            cluster: CLUSTER.into(),
+            coordinators: coordinators.clone(),
+            name: "dev".into(),
+            slots: options.slots,
+            data: options.data.join("worker"),
+            drain_ms: 2_000,
+            allow_private: options.allow_private,
+            ledger: options.ledger,
+            ..nova_worker::Config::default()
+        };
+        let worker = tokio::spawn(Worker::new(worker, Arc::clone(&bus))?.run(stop_worker));
+        let api = nova_api::Config {
+            cluster: CLUSTER.into(),
+            coordinators,
+            listen: format!("127.0.0.1:{}", options.port),
+            history: options.data.join("api").join("history.db"),
+            trace_ratio: options.trace_ratio,
+            ..nova_api::Config::default()
+        };
+        let api = Api::start(api, Arc::clone(&bus), metrics, stop_api).await?;
+        let address = api.address()?;
+        let api = tokio::spawn(api.run());
+        let parts = Parts { bus, coordinator, scheduler, worker, api, stops };
+        Ok(Self { address, coordinator_address, parts, stop, _lock: lock })
+    }
+
+    /// Where the api answers.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where the coordinator answers.
+    #[must_use]
+    pub fn coordinator_url(&self) -> String {
+        format!("http://{}", self.coordinator_address)
+    }
+
+    /// Runs until it is stopped; a part that ends by itself ends all.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self { parts, stop, .. } = self;
+        let Parts { bus, mut coordinator, mut scheduler, mut worker, mut api, stops } = parts;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = &mut coordinator => return Ok(ended??),
+            ended = &mut worker => return Ok(ended??),
+            ended = &mut api => return Ok(ended??),
+            ended = &mut scheduler => return Ok(ended?),
+        }
+        let [stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops;
+        stop_api.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(6), api).await;
+        stop_worker.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(10), worker).await;
+        stop_scheduler.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(5), scheduler).await;
+        stop_coordinator.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(5), coordinator).await;
+        drop(bus);
+        Ok(())
+    }
+}
+
+/// Reading the journal blocks.
+async fn open_bus(dir: PathBuf) -> Result<Arc<EmbeddedBus>, RunError> {
+    let config = nova_bus_embedded::Config::new(dir, ClusterId::of_name(CLUSTER).0);
+    let opening = tokio::task::spawn_blocking(move || EmbeddedBus::open(config));
+    Ok(Arc::new(opening.await??))
+}
+
+fn coordinator(data: &Path, layout: &Layout, addresses: &[String]) -> nova_coordinator::Config {
+    nova_coordinator::Config {
+        cluster: CLUSTER.into(),
+        member: 1,
+        members: addresses.iter().map(|address| format!("1@{address}")).collect(),
+        data: data.join("coordinator"),
+        shards: layout.shards as u16,
+        inboxes: layout.inboxes,
+        // Nobody else can lead: an election need not wait for others.
+        heartbeat_ms: 50,
+        election_min_ms: 100,
+        election_max_ms: 200,
+        ..nova_coordinator::Config::default()
+    }
+}

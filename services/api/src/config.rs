@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nova_service_kit::bus::BusSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of an api.
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of the cluster; the same for all its services.
     pub cluster: String,
+    /// The bus.
+    pub bus: BusSettings,
     /// Coordinators: `http://host:port`; some of them are enough.
     pub coordinators: Vec<String>,
     /// Where it listens: `host:port`.
@@ -34,6 +37,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster: "nova".into(),
+            bus: BusSettings::default(),
             coordinators: vec!["http://127.0.0.1:7710".into()],
             listen: "127.0.0.1:7700".into(),
             instance: 0,
@@ -63,6 +67,7 @@ impl Config {
         check(self.window > 0, "window: must be above 0");
         check(self.patience_ms > 0, "patience_ms: must be above 0");
         check((0.0..=1.0).contains(&self.trace_ratio), "trace_ratio: must be 0.0 to 1.0");
+        problems.extend(self.bus.problems());
         problems
     }
 }

@@ -85,11 +85,6 @@ impl Workflows {
         self.known.read().catalogue.is_some()
     }
 
-    /// The catalogue as it was read last.
-    pub(crate) fn catalogue(&self) -> Option<v1::GetCatalogueResponse> {
-        self.known.read().catalogue.clone()
-    }
-
     /// A version was stored by this process: it is the newest at once.
     pub(crate) fn stored(&self, namespace: &str, name: &str, version: u32) {
         let mut known = self.known.write();

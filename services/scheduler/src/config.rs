@@ -1,5 +1,6 @@
 //! What can be set.
 
+use nova_service_kit::bus::BusSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a scheduler.
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of the cluster; the same for all its services.
     pub cluster: String,
+    /// The bus.
+    pub bus: BusSettings,
     /// Coordinators: `http://host:port`; some of them are enough.
     pub coordinators: Vec<String>,
     /// Where metrics and health are served: `host:port`.
@@ -18,6 +21,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster: "nova".into(),
+            bus: BusSettings::default(),
             coordinators: vec!["http://127.0.0.1:7710".into()],
             observe: "127.0.0.1:7721".into(),
         }
@@ -35,6 +39,7 @@ impl Config {
         if self.coordinators.is_empty() {
             problems.push("coordinators: at least one address".into());
         }
+        problems.extend(self.bus.problems());
         problems
     }
 }

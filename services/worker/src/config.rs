@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nova_service_kit::bus::BusSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a worker.
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of the cluster; the same for all its services.
     pub cluster: String,
+    /// The bus.
+    pub bus: BusSettings,
     /// Coordinators: `http://host:port`; some of them are enough.
     pub coordinators: Vec<String>,
     /// Unique name of this worker.
@@ -39,6 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster: "nova".into(),
+            bus: BusSettings::default(),
             coordinators: vec!["http://127.0.0.1:7710".into()],
             name: "worker-1".into(),
             pool: "default".into(),
@@ -70,6 +74,7 @@ impl Config {
         check(!self.pool.is_empty() && self.pool.len() <= 256, "pool: 1 to 256 bytes");
         check((1..=100_000).contains(&self.slots), "slots: must be 1 to 100000");
         check(self.http_timeout_ms > 0, "http_timeout_ms: must be above 0");
+        problems.extend(self.bus.problems());
         problems
     }
 }

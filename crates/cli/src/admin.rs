@@ -1,0 +1,182 @@
+//! Care of a cluster.
+
+use std::time::Duration;
+
+use nova_bus::{Bus, Layout};
+use nova_client::{Coordinators, Repeat};
+use nova_service_kit::bus::BusSettings;
+use nova_wire::v1;
+use serde_json::json;
+
+use crate::args::{self, Admin, Format};
+use crate::commands::confirm;
+use crate::error::{Failed, chain};
+use crate::print;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A new member gets the whole log first.
+const MEMBERSHIP: Duration = Duration::from_secs(120);
+
+fn failed(error: nova_client::ClientError) -> Failed {
+    match error {
+        nova_client::ClientError::Refused(status) => Failed::Refused(status.message().to_owned()),
+        other => Failed::Unreachable(chain(&other)),
+    }
+}
+
+fn client(at: &args::Coordinators) -> Coordinators {
+    Coordinators::new(at.addresses.clone())
+}
+
+fn members(members: &[v1::Member], format: Format) -> Result<(), Failed> {
+    let all: Vec<_> = members.iter().map(|it| json!({ "id": it.id, "address": it.address })).collect();
+    let all = json!(all);
+    if !print::machine(&all, format)? {
+        print::table(&["id", "address"], print::rows(&all, &["id", "address"]));
+    }
+    Ok(())
+}
+
+pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
+    match admin {
+        Admin::Topics { bootstrap, shards, inboxes, replicas, prefix } => {
+            let settings = BusSettings { bootstrap, prefix, replicas, ..BusSettings::default() };
+            let problems = settings.problems();
+            if !problems.is_empty() {
+                return Err(Failed::Usage(problems.join("\n")));
+            }
+            let bus = settings.connect().map_err(|error| Failed::unreachable(&error))?;
+            let topics = Layout { shards, inboxes, apis: 16 }.topics();
+            bus.ensure_topics(&topics).await.map_err(|error| match error {
+                nova_bus::BusError::WrongSettings { .. } => Failed::Refused(error.to_string()),
+                other => Failed::unreachable(&other),
+            })?;
+            for topic in topics {
+                println!("{:<24} {:>4} partitions", topic.topic.to_string(), topic.partitions);
+            }
+            Ok(())
+        }
+        Admin::Members(at) => describe(&at, format).await,
+        Admin::AddMember { at, id, address } => {
+            let member = v1::Member { id, address };
+            let asking = client(&at);
+            let asking = asking.call(MEMBERSHIP, Repeat::Harmless, |mut leader| {
+                let member = member.clone();
+                async move { leader.add_member(member).await }
+            });
+            members(&asking.await.map_err(failed)?.members, format)
+        }
+        Admin::RemoveMember { at, id, yes } => {
+            confirm(&format!("Remove member {id}? Its number can never be used again."), yes)?;
+            let request = v1::RemoveMemberRequest { id };
+            let asking = client(&at);
+            let asking = asking
+                .call(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
+            members(&asking.await.map_err(failed)?.members, format)
+        }
+        Admin::Shards(at) => shards(&at, format).await,
+        Admin::Snapshot(at) => {
+            let asking = client(&at);
+            let asking = asking.call(MEMBERSHIP, Repeat::Harmless, |mut leader| async move {
+                leader.take_snapshot(v1::TakeSnapshotRequest {}).await
+            });
+            println!("snapshot at log entry {}", asking.await.map_err(failed)?.applied);
+            Ok(())
+        }
+        Admin::Namespace { at, name, max_open_executions, max_keys } => {
+            let namespace = v1::Namespace { name: name.clone(), max_open_executions, max_keys };
+            let asking = client(&at);
+            let asking = asking.call(PATIENCE, Repeat::Harmless, |mut leader| {
+                let namespace = namespace.clone();
+                async move { leader.put_namespace(namespace).await }
+            });
+            match asking.await.map_err(failed)?.result {
+                Some(v1::put_response::Result::Refused(refusal)) => Err(Failed::Refused(refusal.what)),
+                _ => {
+                    println!("namespace {name} stored");
+                    Ok(())
+                }
+            }
+        }
+        Admin::RebuildHistory { config, yes } => {
+            let config: nova_api::Config = nova_service_kit::config::load(
+                Some(&config),
+                "NOVA_API_",
+                std::env::vars(),
+                &[],
+                nova_api::Config::problems,
+            )
+            .map_err(|error| Failed::Usage(chain(&error)))?;
+            confirm(&format!("Forget {} and read all events again?", config.history.display()), yes)?;
+            let cluster = nova_wire::ClusterId::of_name(&config.cluster);
+            let history = nova_history::History::open(&config.history, cluster).await;
+            let history = history.map_err(|error| Failed::unreachable(&error))?;
+            history.clear().await.map_err(|error| Failed::unreachable(&error))?;
+            println!("{} is empty; the api fills it when it starts", config.history.display());
+            Ok(())
+        }
+    }
+}
+
+async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed> {
+    let mut all = Vec::new();
+    let mut reached = 0;
+    let mut addresses = at.addresses.clone();
+    let mut next = 0;
+    while let Some(address) = addresses.get(next).cloned() {
+        next += 1;
+        let asked = match nova_client::Coordinators::member(&address) {
+            Ok(mut member) => {
+                let asking = member.describe(v1::DescribeRequest {});
+                let answer = tokio::time::timeout(PATIENCE, asking).await;
+                answer.map_err(|_| "no answer in time".to_owned()).and_then(|it| it.map_err(|s| s.message().to_owned()))
+            }
+            Err(error) => Err(chain(&error)),
+        };
+        match asked {
+            Ok(answer) => {
+                reached += 1;
+                let answer = answer.into_inner();
+                for member in &answer.members {
+                    if !addresses.contains(&member.address) {
+                        addresses.push(member.address.clone());
+                    }
+                }
+                all.push(json!({
+                    "id": answer.member, "address": address, "leader": answer.leader, "term": answer.term,
+                    "committed": answer.committed, "applied": answer.applied, "version": answer.version,
+                    "stateHash": format!("{:016x}", answer.state_hash), "error": "",
+                }));
+            }
+            Err(why) => all.push(json!({ "address": address, "error": why })),
+        }
+    }
+    let all = json!(all);
+    if !print::machine(&all, format)? {
+        let columns = ["id", "address", "leader", "term", "committed", "applied", "stateHash", "error"];
+        print::table(&columns, print::rows(&all, &columns));
+    }
+    if reached == 0 { Err(Failed::Unreachable("no coordinator answers".into())) } else { Ok(()) }
+}
+
+async fn shards(at: &args::Coordinators, format: Format) -> Result<(), Failed> {
+    let asking = client(at);
+    let asking = asking.call(PATIENCE, Repeat::Harmless, |mut leader| async move {
+        leader.get_shards(v1::GetShardsRequest {}).await
+    });
+    let row = |view: v1::ShardView| {
+        let position = view.position.unwrap_or_default();
+        json!({
+            "shard": view.shard, "epoch": position.epoch,
+            "owner": position.owner.map(|owner| format!("{owner:016x}")),
+            "nextOffset": position.next_offset, "open": view.open_executions, "outboxBytes": view.outbox_bytes,
+            "outboxWaiting": position.outbox_last - position.outbox_acked, "lag": view.read_lag,
+        })
+    };
+    let all = json!(asking.await.map_err(failed)?.shards.into_iter().map(row).collect::<Vec<_>>());
+    if !print::machine(&all, format)? {
+        let columns = ["shard", "epoch", "owner", "nextOffset", "open", "outboxWaiting", "outboxBytes", "lag"];
+        print::table(&columns, print::rows(&all, &columns));
+    }
+    Ok(())
+}

@@ -70,6 +70,19 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 functions::call(*function, &args, self.scope, node.at)
             }
             What::Loop(it) => self.walk(it, node.at),
+            What::Matches(text, pattern) => self.matches(text, pattern, node.at),
+        }
+    }
+
+    fn matches(&mut self, text: &Node, pattern: &regex::Regex, at: u32) -> Outcome {
+        let value = self.value(text)?;
+        match &value {
+            Value::Text(text) => {
+                self.scope.spend(text.len() / 8, at)?;
+                Ok(Value::Bool(pattern.is_match(text)))
+            }
+            Value::Null => Err(EvalError::new(EvalErrorCode::Null, at, "matches() takes text, not null")),
+            other => Err(EvalError::wrong_type(at, format!("matches() takes text, not {}", other.kind_name()))),
         }
     }
 

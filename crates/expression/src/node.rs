@@ -34,6 +34,8 @@ pub(crate) enum What {
     Object(Vec<(Node, Node)>),
     Call(Function, Vec<Node>),
     Loop(Box<Loop>),
+    /// `matches` with a fixed pattern, compiled once.
+    Matches(Box<Node>, regex::Regex),
 }
 
 /// `over.kind(variable, filter, body)`.
@@ -116,7 +118,7 @@ impl Node {
         match &self.what {
             What::Constant(value) => value.kind(),
             What::Root(_) | What::Local(_) | What::Field(..) | What::Index(..) => Kind::Unknown,
-            What::Has(..) | What::Not(_) | What::And(_) | What::Or(_) => Kind::Bool,
+            What::Has(..) | What::Not(_) | What::And(_) | What::Or(_) | What::Matches(..) => Kind::Bool,
             // A span of time can be negated too.
             What::Negate(inner) => {
                 if inner.kind() == Kind::Time {
@@ -154,7 +156,8 @@ impl Node {
     pub(crate) fn for_each_child<'a>(&'a self, mut visit: impl FnMut(&'a Node)) {
         match &self.what {
             What::Constant(_) | What::Root(_) | What::Local(_) => {}
-            What::Field(inner, _) | What::Has(inner, _) | What::Not(inner) | What::Negate(inner) => visit(inner),
+            What::Field(inner, _) | What::Has(inner, _) | What::Matches(inner, _) => visit(inner),
+            What::Not(inner) | What::Negate(inner) => visit(inner),
             What::Index(left, right) | What::Binary(_, left, right) => {
                 visit(left);
                 visit(right);

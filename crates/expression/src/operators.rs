@@ -17,6 +17,7 @@ pub(crate) fn binary(operator: Operator, left: &Value, right: &Value, scope: &Sc
         Operator::Equal => Ok(Value::Bool(scope.equal(left, right, at)?)),
         Operator::Unequal => Ok(Value::Bool(!scope.equal(left, right, at)?)),
         Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
+            scope.spend(left.compared_bytes().min(right.compared_bytes()) / 64, at)?;
             compare(operator, left, right, at)
         }
         Operator::In => contains(left, right, scope, at),

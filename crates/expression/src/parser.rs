@@ -106,7 +106,10 @@ impl Parser {
         node.for_each_child(|child| below = below.max(child.depth));
         node.depth = below + 1;
         if usize::from(node.depth) > limits::DEPTH {
-            return Err(bounds(at as usize, format!("the expression is nested deeper than {}", limits::DEPTH)));
+            return Err(bounds(
+                at as usize,
+                format!("the expression is nested or chained deeper than {}", limits::DEPTH),
+            ));
         }
         Ok(node)
     }
@@ -409,7 +412,7 @@ impl Parser {
         self.node(at, What::Loop(Box::new(Loop { kind, over, filter, body })))
     }
 
-    fn call(&mut self, at: u32, name: &str, args: Vec<Node>) -> Parsed {
+    fn call(&mut self, at: u32, name: &str, mut args: Vec<Node>) -> Parsed {
         let offset = at as usize;
         let Some(function) = Function::named(name) else {
             if functions::LATER.contains(&name) {
@@ -432,10 +435,13 @@ impl Parser {
             let message = format!("'{name}' takes {wanted} arguments, not {}", args.len());
             return Err(CompileError::new(CompileErrorKind::Function, offset, message));
         }
-        if function == Function::Matches
-            && let Some(Node { at, what: What::Constant(Value::Text(pattern)), .. }) = args.get(1)
+        if let (Function::Matches, [_, Node { at: pattern_at, what: What::Constant(Value::Text(pattern)), .. }]) =
+            (function, args.as_slice())
         {
-            functions::pattern(pattern).map_err(|error| CompileError::syntax(*at as usize, error))?;
+            let pattern =
+                functions::pattern(pattern).map_err(|error| CompileError::syntax(*pattern_at as usize, error))?;
+            let text = args.swap_remove(0);
+            return self.node(at, What::Matches(Box::new(text), pattern));
         }
         self.node(at, What::Call(function, args))
     }

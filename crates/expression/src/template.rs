@@ -321,6 +321,9 @@ fn write(part: &Part, scope: &Scope<'_>, json: &mut Vec<u8>) -> Result<(), EvalE
             if let Some(raw) = evaluate::raw(it.expression.root(), scope)
                 && serde_json::from_slice::<serde::de::IgnoredAny>(raw).is_ok()
             {
+                if json.len() + raw.len() > crate::limits::RESULT_BYTES {
+                    return Err(EvalError::limit(0, crate::value::TooLarge.to_string()));
+                }
                 json.extend_from_slice(raw);
                 return Ok(());
             }

@@ -215,7 +215,22 @@ impl Value {
                 }
                 Some(true)
             }
+            (Self::Text(a), Self::Text(b)) => {
+                // Texts of different length are told apart at once; equal ones are read to their end.
+                if a.len() == b.len() {
+                    *steps = steps.checked_sub(u32::try_from(a.len() / 64).ok()?)?;
+                }
+                Some(a == b)
+            }
             _ => Some(self.order(other) == Some(Ordering::Equal)),
+        }
+    }
+
+    /// Bytes that are read to compare it with another.
+    pub(crate) fn compared_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            _ => 0,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The input of an execution against the schema of its workflow.
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
 use serde_json::Value;
 
 use crate::limits;
@@ -24,6 +24,7 @@ impl InputSchema {
         let built = jsonschema::draft202012::options()
             .with_pattern_options(PatternOptions::regex().size_limit(256 * 1024).dfa_size_limit(256 * 1024))
             .should_validate_formats(true)
+            .with_retriever(Nowhere)
             .build(schema);
         built.map(Self).map_err(|error| InputProblem {
             // The schema was the instance of its own check.
@@ -43,6 +44,15 @@ impl InputSchema {
             })
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+/// Nothing is fetched: a schema stands in its document.
+struct Nowhere;
+
+impl Retrieve for Nowhere {
+    fn retrieve(&self, _: &Uri<String>) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        Err("references out of the document are not followed".into())
     }
 }
 

@@ -19,6 +19,7 @@ mod plan;
 mod problem;
 mod reader;
 mod report;
+mod schema;
 mod source;
 mod syntax;
 mod tree;
@@ -29,4 +30,5 @@ pub use evaluate::{ErrorView, Evaluated, ExecutionView, NodeState, NodeView, Off
 pub use input::InputProblem;
 pub use plan::Plan;
 pub use problem::{Problem, Problems, Severity, codes};
+pub use schema::schema;
 pub use source::Format;

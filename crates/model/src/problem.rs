@@ -36,7 +36,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}  {}  {}", self.file, self.line, self.column, self.code, self.message)?;
         match &self.help {
-            Some(help) => write!(f, ", {help}"),
+            // A guess belongs to the sentence; advice is one of its own.
+            Some(help) if help.starts_with("did you mean") => write!(f, ", {help}"),
+            Some(help) => write!(f, "; {help}"),
             None => Ok(()),
         }
     }
@@ -161,35 +163,11 @@ pub mod codes {
     pub const CONCURRENT_WRITE: &str = "concurrent_write";
 
     /// All of them, the warnings behind.
+    #[rustfmt::skip]
     pub const ALL: &[&str] = &[
-        YAML,
-        UNKNOWN_FIELD,
-        UNKNOWN_TYPE,
-        WRONG_TYPE,
-        MISSING_FIELD,
-        BAD_ID,
-        DUPLICATE_ID,
-        UNKNOWN_NEED,
-        UNKNOWN_PORT,
-        DUPLICATE_EDGE,
-        CYCLE,
-        UNREACHABLE,
-        WRONG_PLACE,
-        NOT_VISIBLE,
-        UNKNOWN_REFERENCE,
-        UNDECLARED_VAR,
-        BAD_EXPRESSION,
-        EXPRESSION_BOUNDS,
-        UNKNOWN_KIND,
-        LIMIT,
-        DEPTH,
-        NEEDS_FEATURE,
-        IMPLICIT_TEXT,
-        IMPLICIT_PORT,
-        MAY_RUN_WITHOUT,
-        NEVER_TRUE,
-        MISSING_TIMEOUT,
-        TIMEOUT_EXCEEDS_SCOPE,
-        CONCURRENT_WRITE,
+        YAML, UNKNOWN_FIELD, UNKNOWN_TYPE, WRONG_TYPE, MISSING_FIELD, BAD_ID, DUPLICATE_ID, UNKNOWN_NEED,
+        UNKNOWN_PORT, DUPLICATE_EDGE, CYCLE, UNREACHABLE, WRONG_PLACE, NOT_VISIBLE, UNKNOWN_REFERENCE, UNDECLARED_VAR,
+        BAD_EXPRESSION, EXPRESSION_BOUNDS, UNKNOWN_KIND, LIMIT, DEPTH, NEEDS_FEATURE, IMPLICIT_TEXT, IMPLICIT_PORT,
+        MAY_RUN_WITHOUT, NEVER_TRUE, MISSING_TIMEOUT, TIMEOUT_EXCEEDS_SCOPE, CONCURRENT_WRITE,
     ];
 }

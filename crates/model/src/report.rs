@@ -1,7 +1,7 @@
 //! Collects problems while a document is read.
 
 use crate::limits;
-use crate::problem::{Problem, Severity};
+use crate::problem::{Problem, Severity, codes};
 use crate::tree::{Spot, Tree};
 
 /// Problems found so far.
@@ -9,6 +9,7 @@ use crate::tree::{Spot, Tree};
 pub(crate) struct Report {
     found: Vec<Found>,
     errors: usize,
+    later: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ impl Report {
         help: Option<String>,
     ) {
         self.errors += 1;
+        self.later += usize::from(code == codes::NEEDS_FEATURE);
         self.push(Found { code, severity: Severity::Error, at, message: message.into(), help });
     }
 
@@ -47,13 +49,18 @@ impl Report {
         }
     }
 
+    /// How often something was not yet supported.
+    pub(crate) fn later(&self) -> usize {
+        self.later
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
     /// Errors and warnings in order of place.
     pub(crate) fn finish(mut self, file: &str, tree: Option<&Tree>) -> (Vec<Problem>, Vec<Problem>) {
-        self.found.sort_by(|a, b| (a.at.line, a.at.column).cmp(&(b.at.line, b.at.column)));
+        self.found.sort_by_key(|found| (found.at.line, found.at.column));
         let pointers = if self.found.is_empty() { None } else { tree.map(Tree::pointers) };
         let problems = self.found.into_iter().map(|found| Problem {
             code: found.code,

@@ -19,6 +19,8 @@ pub(crate) struct Workflow<'t> {
     pub input: Option<&'t Tree>,
     pub priority: u8,
     pub timeouts: Timeouts,
+    /// It was written in a form that has no words for some things.
+    pub low_code: bool,
     pub root: Body<'t>,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Node<'t> {
     pub retry: Option<Retry>,
     pub timeouts: Timeouts,
     pub timeout_at: Option<Spot>,
+    /// It has parts that are not supported yet: ways that lead on from it may be missing.
+    pub partial: bool,
 }
 
 #[derive(Debug)]

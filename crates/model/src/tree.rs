@@ -34,8 +34,19 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     pub value: String,
-    /// Columns before its first character when it stands in the source letter by letter on one line.
-    pub verbatim: Option<u32>,
+    /// How its letters stand in the source.
+    pub written: Written,
+}
+
+/// How the letters of a text stand in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// One by one on one line, so many columns after the text's own place.
+    Line(u32),
+    /// One by one on lines that all begin at the text's own column.
+    Block,
+    /// Otherwise: folded, or with escapes.
+    Otherwise,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +57,7 @@ pub(crate) struct Key {
 
 impl Tree {
     pub(crate) fn text(value: impl Into<String>, at: Spot) -> Self {
-        Self { at, kind: Kind::Text(Text { value: value.into(), verbatim: None }) }
+        Self { at, kind: Kind::Text(Text { value: value.into(), written: Written::Otherwise }) }
     }
 
     pub(crate) fn list(items: Vec<Tree>, at: Spot) -> Self {
@@ -86,13 +97,16 @@ impl Tree {
 
     /// The place of a byte inside a text; the text's own place when its letters do not stand one by one.
     pub(crate) fn spot_at(&self, offset: usize) -> Spot {
-        match &self.kind {
-            Kind::Text(Text { value, verbatim: Some(lead) }) => {
-                let before = value.get(..offset.min(value.len())).unwrap_or(value);
-                let column = self.at.column + lead + before.chars().count() as u32;
-                Spot { column, ..self.at }
+        let Kind::Text(text) = &self.kind else { return self.at };
+        let before = text.value.get(..offset).unwrap_or(&text.value);
+        match text.written {
+            Written::Line(lead) => Spot { column: self.at.column + lead + before.chars().count() as u32, ..self.at },
+            Written::Block => {
+                let line = self.at.line + before.matches('\n').count() as u32;
+                let in_line = before.rsplit('\n').next().unwrap_or_default();
+                Spot { line, column: self.at.column + in_line.chars().count() as u32, ..self.at }
             }
-            _ => self.at,
+            Written::Otherwise => self.at,
         }
     }
 

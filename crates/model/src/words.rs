@@ -4,98 +4,34 @@
 pub(crate) const TYPES: [&str; 9] = ["group", "if", "switch", "set", "merge", "transform", "wait", "http", "task"];
 
 /// Node types of later versions.
+#[rustfmt::skip]
 pub(crate) const TYPES_LATER: [&str; 19] = [
-    "foreach",
-    "repeat",
-    "race",
-    "workflow",
-    "receive",
-    "send",
-    "approval",
-    "break",
-    "continue",
-    "end",
-    "stop",
-    "raise",
-    "process",
-    "sql",
-    "kafka",
-    "email",
-    "llm",
-    "wasm",
-    "container",
+    "foreach", "repeat", "race", "workflow", "receive", "send", "approval", "break", "continue", "end", "stop",
+    "raise", "process", "sql", "kafka", "email", "llm", "wasm", "container",
 ];
 
 /// Fields that every node may have.
+#[rustfmt::skip]
 pub(crate) const NODE: [&str; 13] = [
-    "id",
-    "type",
-    "name",
-    "description",
-    "labels",
-    "needs",
-    "join",
-    "next",
-    "when",
-    "output",
-    "set",
-    "timeout",
+    "id", "type", "name", "description", "labels", "needs", "join", "next", "when", "output", "set", "timeout",
     "fallback",
 ];
 
 /// Fields of nodes that only some types give a meaning.
+#[rustfmt::skip]
 pub(crate) const NODE_SOME: [&str; 20] = [
-    "with", "retry", "pool", "kind", "engine", "test", "then", "else", "mode", "cases", "default", "for", "at", "zone",
-    "do", "nodes", "edges", "vars", "parallel", "slots",
+    "with", "retry", "pool", "kind", "engine", "test", "then", "else", "mode", "cases", "default", "for", "at",
+    "zone", "do", "nodes", "edges", "vars", "parallel", "slots",
 ];
 
 /// Fields of nodes that later versions bring.
+#[rustfmt::skip]
 pub(crate) const NODE_LATER: [&str; 45] = [
-    "catch",
-    "finally",
-    "compensate",
-    "circuit",
-    "concurrency",
-    "rate",
-    "cache",
-    "budget",
-    "slots",
-    "priority",
-    "background",
-    "finish",
-    "rest",
-    "maxSteps",
-    "maxFailures",
-    "minSuccess",
-    "collect",
-    "items",
-    "from",
-    "batch",
-    "while",
-    "until",
-    "times",
-    "delay",
-    "max",
-    "workflow",
-    "version",
-    "signal",
-    "topic",
-    "key",
-    "where",
-    "count",
-    "to",
-    "keep",
-    "broadcast",
-    "groups",
-    "users",
-    "approvers",
-    "notBy",
-    "form",
-    "allow",
-    "migrate",
-    "maxDowntime",
-    "engine",
-    "undo",
+    "catch", "finally", "compensate", "circuit", "concurrency", "rate", "cache", "budget", "slots", "priority",
+    "background", "finish", "rest", "maxSteps", "maxFailures", "minSuccess", "collect", "items", "from", "batch",
+    "while", "until", "times", "delay", "max", "workflow", "version", "signal", "topic", "key", "where", "count",
+    "to", "keep", "broadcast", "groups", "users", "approvers", "notBy", "form", "allow", "migrate", "maxDowntime",
+    "engine", "undo",
 ];
 
 /// Fields of the spec.
@@ -103,22 +39,10 @@ pub(crate) const SPEC: [&str; 11] =
     ["input", "vars", "do", "nodes", "edges", "output", "parallel", "timeout", "priority", "defaults", "requires"];
 
 /// Fields of the spec that later versions bring.
+#[rustfmt::skip]
 pub(crate) const SPEC_LATER: [&str; 15] = [
-    "triggers",
-    "concurrency",
-    "undo",
-    "cleanupTimeout",
-    "catch",
-    "finally",
-    "compensate",
-    "retry",
-    "fallback",
-    "finish",
-    "rest",
-    "maxSteps",
-    "budget",
-    "rate",
-    "circuit",
+    "triggers", "concurrency", "undo", "cleanupTimeout", "catch", "finally", "compensate", "retry", "fallback",
+    "finish", "rest", "maxSteps", "budget", "rate", "circuit",
 ];
 
 /// What the type of a node adds to [`NODE`].
@@ -142,40 +66,13 @@ pub(crate) const ADAPTER: &str = "data-adapter";
 /// Ports that every node has.
 pub(crate) const PORTS: [&str; 4] = ["ok", "error", "timeout", "ended"];
 
-/// Names that no id or case may have: they would not be told from ports and values.
-pub(crate) const NOT_IDS: [&str; 32] = [
-    "ok",
-    "error",
-    "timeout",
-    "ended",
-    "true",
-    "false",
-    "default",
-    "approved",
-    "rejected",
-    "end",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "null",
-    "return",
-    "var",
-    "void",
-    "while",
-    "typeof",
-    "instanceof",
-    "this",
+/// Names that no id or case may have: ports, values, and the words that CEL keeps for itself. All but `loop`, which
+/// the patterns of the language use as an id; a field may be called so.
+#[rustfmt::skip]
+pub(crate) const NOT_IDS: [&str; 28] = [
+    "ok", "error", "timeout", "ended", "true", "false", "default", "approved", "rejected", "end", "as", "break", "const",
+    "continue", "else", "for", "function", "if", "import", "in", "let", "package", "namespace", "null", "return", "var",
+    "void", "while",
 ];
 
 /// Names that an expression may use.

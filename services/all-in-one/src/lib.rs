@@ -95,7 +95,7 @@ impl AllInOne {
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
         let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
-        let bus = open_bus(options.data.join("bus")).await?;
+        let bus: SharedBus = open_bus(options.data.join("bus")).await?;
         bus.ensure_topics(&layout.topics()).await?;
         let coordinator_port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", coordinator_port)).await.map_err(|source| {

@@ -177,8 +177,9 @@ fn parse_member((id, address): (&str, &str)) -> Option<(u64, String)> {
 fn fatal(group: &Group<EngineMachine>) -> impl Future<Output = String> + use<> {
     let mut status = group.status();
     async move {
-        match status.wait_for(|status| status.fatal.is_some()).await {
-            Ok(status) => status.fatal.clone().unwrap_or_default(),
+        let why = status.wait_for(|status| status.fatal.is_some()).await.map(|status| status.fatal.clone());
+        match why {
+            Ok(why) => why.unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
     }

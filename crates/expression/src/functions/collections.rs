@@ -62,7 +62,10 @@ fn sum(call: &Call<'_, '_>) -> Result<Value, EvalError> {
 
 fn sort(call: &Call<'_, '_>) -> Result<Value, EvalError> {
     let mut items = call.items(0)?.to_vec();
-    call.scope.spend(items.len().saturating_mul(items.len().max(1).ilog2() as usize + 1) / 4, call.at)?;
+    // What all items have to be read for, once per level of the sort.
+    let bytes: usize = items.iter().map(Value::compared_bytes).fold(0, usize::saturating_add);
+    let levels = items.len().max(1).ilog2() as usize + 1;
+    call.scope.spend((items.len() / 4).saturating_add(bytes / 64).saturating_mul(levels), call.at)?;
     // One kind throughout, so that the order is total.
     if let Some(first) = items.first()
         && let Some(other) = items.iter().find(|item| first.order(item).is_none())

@@ -23,8 +23,8 @@ pub(super) fn call(call: &Call<'_, '_>) -> Result<Value, EvalError> {
         Function::EndsWith => Ok(Value::Bool(call.text(0)?.ends_with(call.text(1)?))),
         Function::Matches => {
             let text = call.text(0)?;
-            // Building the automaton is the dear part.
-            call.scope.spend(500 + text.len() / 8, call.at)?;
+            // A computed pattern is compiled each time; that is the dear part.
+            call.scope.spend(2_000 + text.len() / 8, call.at)?;
             let pattern = pattern(call.text(1)?).map_err(|error| EvalError::wrong_type(call.at, error))?;
             Ok(Value::Bool(pattern.is_match(text)))
         }

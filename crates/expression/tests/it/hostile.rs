@@ -86,6 +86,36 @@ fn a_result_cannot_be_blown_up() {
     assert_eq!(template.evaluate_json(&scope).expect_err("50 MB").code().as_str(), "expression.limit");
 }
 
+#[test]
+fn long_texts_cost_what_they_weigh() {
+    let text = serde_json::to_vec(&["x".repeat(400_000), "x".repeat(400_000)]).expect("JSON");
+    for source in [
+        "range(10000).all(i, input[0] == input[1])",
+        "range(10000).all(i, input[0] <= input[1])",
+        "size(sort(range(10000).map(i, input[i % 2]))) > 0",
+        "range(10000).all(i, input[0].matches('y') == false)",
+        "range(10000).all(i, input[0].contains('y') == false)",
+        "range(10000).all(i, input[0].lower() != '')",
+        "range(10000).all(i, hash(input) != '')",
+    ] {
+        let began = std::time::Instant::now();
+        let scope = Scope::new(0, 0).with("input", Lazy::json(&text));
+        let error = Expression::compile(source).expect(source).evaluate(&scope).expect_err(source);
+        assert_eq!(error.code().as_str(), "expression.limit", "{source}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{source}");
+    }
+    // Many short ones with a fixed pattern are everyday work.
+    let names = serde_json::to_vec(&vec!["name"; 5_000]).expect("JSON");
+    let scope = Scope::new(0, 0).with("input", Lazy::json(&names));
+    let all = Expression::compile("input.all(x, x.matches('^[a-z]+$'))").expect("compiles").evaluate(&scope);
+    assert_eq!(all, Ok(true.into()));
+    // A payload that is handed on many times counts each time.
+    let parts = serde_json::json!(vec!["${ input }"; 2_000]);
+    let scope = Scope::new(0, 0).with("input", Lazy::json(&text));
+    let error = Template::compile(&parts).expect("a template").evaluate_json(&scope).expect_err("1.6 GB");
+    assert_eq!(error.code().as_str(), "expression.limit");
+}
+
 fn fragment() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "input",

@@ -92,7 +92,8 @@ impl Graph {
                 continue;
             };
             let at = line.source.at;
-            if let Some(first) = known.insert((source, port, target), at) {
+            let known = known.insert((source, port, target), at);
+            if let Some(first) = known.filter(|_| !layout.node(source).is_broken()) {
                 let message =
                     format!("the path from '{}' is there twice, first in line {}", line.source.text, first.line);
                 report.error(codes::DUPLICATE_EDGE, at, message);
@@ -279,13 +280,15 @@ fn port(layout: &Layout<'_, '_>, source: NodeIx, word: Option<&Word<'_>>, report
     if let Some(case) = cases.iter().position(|name| *name == word.text) {
         return Some(Port::Case(case as u8));
     }
-    if !node.is_broken() {
-        let ports = words::PORTS.into_iter().chain(cases);
-        let help = did_you_mean(word.text, ports.clone());
-        let help = help.or_else(|| Some(format!("its ports: {}", ports.collect::<Vec<_>>().join(", "))));
-        let message = format!("'{}' has no port '{}'", node.id.text, word.text);
-        report.error_with(codes::UNKNOWN_PORT, word.at, message, help);
+    if node.is_broken() {
+        // Its ports are not known; the path itself is meant.
+        return Some(Port::Ended);
     }
+    let ports = words::PORTS.into_iter().chain(cases);
+    let help = did_you_mean(word.text, ports.clone());
+    let help = help.or_else(|| Some(format!("its ports: {}", ports.collect::<Vec<_>>().join(", "))));
+    let message = format!("'{}' has no port '{}'", node.id.text, word.text);
+    report.error_with(codes::UNKNOWN_PORT, word.at, message, help);
     None
 }
 
@@ -303,6 +306,10 @@ fn exclude(layout: &Layout<'_, '_>, source: NodeIx, a: Port, b: Port) -> bool {
 /// Steps that every way through a list jumps over.
 fn steps_reached(layout: &Layout<'_, '_>, graph: &Graph, body: BodyIx, report: &mut Report) {
     let range = layout.scope(body).nodes.clone();
+    // Ways that are not supported yet may lead anywhere.
+    if layout.siblings(body).any(|ix| layout.node(ix).partial || layout.node(ix).is_broken()) {
+        return;
+    }
     let mut reached = vec![false; range.len()];
     if let Some(first) = reached.first_mut() {
         *first = true;

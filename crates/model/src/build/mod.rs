@@ -38,7 +38,7 @@ pub(crate) fn build(workflow: &Workflow<'_>, report: &mut Report) -> (Program, P
         plan.bodies.push(value);
     }
     program.variables = builder.variables();
-    warnings::tell(workflow, &layout, &graph, &program, report);
+    warnings::tell(workflow, &layout, &graph, &program, &plan, report);
     (program, plan)
 }
 

@@ -216,13 +216,15 @@ impl Names<'_, '_, '_> {
         }
     }
 
-    fn why_hidden(&self, seat: Seat, target: NodeIx) -> &'static str {
+    fn why_hidden(&self, seat: Seat, hidden: NodeIx) -> &'static str {
         let own = match seat {
             Seat::ScopeOutput(body) => body,
             Seat::Prepare(ix) | Seat::Finish(ix) | Seat::Thought(ix) | Seat::Fallback(ix) => self.layout.body_of(ix),
         };
-        let target = self.layout.body_of(target);
-        if !self.layout.outwards(own).any(|body| body == target) {
+        let target = self.layout.body_of(hidden);
+        if self.layout.outwards(own).any(|body| self.layout.scope(body).owner == Some(hidden)) {
+            "it is a scope around this place and has no output yet"
+        } else if !self.layout.outwards(own).any(|body| body == target) {
             "it stands inside another scope; read the output of that scope"
         } else if self.layout.is_list(target) {
             "it comes later in its list"

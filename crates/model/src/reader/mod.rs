@@ -76,10 +76,11 @@ impl<'r> Reader<'r> {
         }
         let root = self.body(&mut fields, &defaults, "spec");
         self.finish(&fields, "spec", &words::SPEC, &words::SPEC_LATER);
-        Some(Workflow { namespace, name: name?, labels, input, priority, timeouts, root: root? })
+        // A missing name is told; the names inside are resolved all the same.
+        let name = name.unwrap_or(Word { text: "", at: fields.at });
+        Some(Workflow { namespace, name, labels, input, priority, timeouts, low_code: self.low_code, root: root? })
     }
 
-    #[expect(clippy::type_complexity, reason = "used once, and taken apart at once")]
     fn metadata<'t>(
         &mut self,
         tree: Option<&'t Tree>,

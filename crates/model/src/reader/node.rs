@@ -14,6 +14,7 @@ use crate::words;
 
 impl Reader<'_> {
     pub(super) fn node<'t>(&mut self, tree: &'t Tree, position: Position, defaults: &Defaults<'t>) -> Option<Node<'t>> {
+        let later = self.report.later();
         let mut fields = self.fields(tree, "a node")?;
         let id = match fields.take("id") {
             Some(tree) => self.id(tree, "id"),
@@ -45,6 +46,7 @@ impl Reader<'_> {
             retry: None,
             timeouts: Timeouts::default(),
             timeout_at: None,
+            partial: false,
         };
         for name in ["name", "description"] {
             if let Some(tree) = fields.take(name) {
@@ -79,6 +81,7 @@ impl Reader<'_> {
             node.what = what;
         }
         self.unused(&fields, kind);
+        node.partial = self.report.later() > later;
         Some(node)
     }
 
@@ -204,12 +207,8 @@ impl Reader<'_> {
                     }
                 }
             }
-            "set" => {
-                if node.set.is_empty() {
-                    self.missing(at, "'set' of a node of type set is missing");
-                }
-                What::Set
-            }
+            // Without `set` it is a step that does nothing, for instance to jump from.
+            "set" => What::Set,
             "merge" => What::Merge,
             "transform" => {
                 if node.with.is_none() {

@@ -3,7 +3,7 @@
 use super::Broken;
 use crate::limits;
 use crate::problem::codes;
-use crate::tree::{Key, Kind, Spot, Text, Tree};
+use crate::tree::{Key, Kind, Spot, Text, Tree, Written};
 
 pub(super) fn read(text: &str) -> Result<Tree, Broken> {
     let mut reader = Reader { text, at: 0, line: 1, line_start: 0, node: 0, depth: 0 };
@@ -85,8 +85,9 @@ impl Reader<'_> {
                 let start = self.at;
                 let value = self.string()?;
                 // As long in the source as it is: no escapes in it.
-                let verbatim = (self.at - start == value.len() + 2).then_some(1);
-                Kind::Text(Text { value, verbatim })
+                let plain = self.at - start == value.len() + 2;
+                let written = if plain { Written::Line(1) } else { Written::Otherwise };
+                Kind::Text(Text { value, written })
             }
             Some(b'-' | b'0'..=b'9') => self.number()?,
             Some(_) => self.word()?,

@@ -8,7 +8,7 @@ use super::Broken;
 use crate::limits;
 use crate::problem::codes;
 use crate::report::Report;
-use crate::tree::{Key, Kind, Spot, Text, Tree};
+use crate::tree::{Key, Kind, Spot, Text, Tree, Written};
 
 pub(super) fn read(text: &str, report: &mut Report) -> Result<Tree, Broken> {
     let options = granit_parser::options! {
@@ -16,8 +16,15 @@ pub(super) fn read(text: &str, report: &mut Report) -> Result<Tree, Broken> {
         flow_nesting_limit: limits::DOCUMENT_NESTING,
         block_nesting_limit: limits::DOCUMENT_NESTING,
     };
-    let mut builder =
-        Builder { source: text, open: Vec::new(), anchors: BTreeMap::new(), root: None, values: 0, report };
+    let mut builder = Builder {
+        source: text,
+        open: Vec::new(),
+        anchors: BTreeMap::new(),
+        root: None,
+        values: 0,
+        anchored: 0,
+        report,
+    };
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| broken(&error))?;
         builder.event(event, span)?;
@@ -52,6 +59,8 @@ struct Builder<'a, 'r> {
     anchors: BTreeMap<usize, (Tree, usize)>,
     root: Option<Tree>,
     values: usize,
+    /// Values held for aliases: anchors inside of anchors hold theirs again.
+    anchored: usize,
     report: &'r mut Report,
 }
 
@@ -150,6 +159,11 @@ impl Builder<'_, '_> {
 
     fn add(&mut self, tree: Tree, anchor: usize, size: usize) -> Result<(), Broken> {
         if anchor != 0 {
+            self.anchored += size;
+            if self.anchored > limits::VALUES {
+                let message = format!("anchors stand for more than {} values", limits::VALUES);
+                return Err(Broken::new(codes::LIMIT, (tree.at.line, tree.at.column), message));
+            }
             self.anchors.insert(anchor, (tree.clone(), size));
         }
         match self.open.last_mut().map(|open| &mut open.what) {
@@ -187,18 +201,18 @@ impl Builder<'_, '_> {
         at: Spot,
         span: &Span,
     ) -> Result<Kind, Broken> {
-        let written = span.slice(self.source).unwrap_or_default();
-        let lead = match style {
-            ScalarStyle::Plain if written == value => Some(0),
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted
-                if written.len() == value.len() + 2 && written.get(1..written.len() - 1) == Some(value) =>
-            {
-                Some(1)
+        let source = span.slice(self.source).unwrap_or_default();
+        let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
+        let written = match style {
+            ScalarStyle::Literal => Written::Block,
+            _ if value.contains('\n') => Written::Otherwise,
+            ScalarStyle::Plain if source == value => Written::Line(0),
+            _ if quoted && source.len() == value.len() + 2 && source.get(1..source.len() - 1) == Some(value) => {
+                Written::Line(1)
             }
-            _ => None,
+            _ => Written::Otherwise,
         };
-        let verbatim = lead.filter(|_| !value.contains('\n'));
-        let text = Kind::Text(Text { value: value.to_owned(), verbatim });
+        let text = Kind::Text(Text { value: value.to_owned(), written });
         match tag {
             Some(tag) if tag.is_yaml_core_schema_tag("str") || tag.parts() == ("!", "") => return Ok(text),
             Some(tag) if !tag.is_yaml_core_schema() => return Err(unknown_tag(tag, span)),

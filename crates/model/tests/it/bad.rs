@@ -6,3 +6,23 @@ use crate::snapshots::check;
 fn fields_and_types() {
     check("fields.txt");
 }
+
+#[test]
+fn graphs_and_lists() {
+    check("graphs.txt");
+}
+
+#[test]
+fn expressions() {
+    check("expressions.txt");
+}
+
+#[test]
+fn bounds() {
+    check("bounds.txt");
+}
+
+#[test]
+fn low_code() {
+    check("low_code.txt");
+}

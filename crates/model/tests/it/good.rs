@@ -309,3 +309,43 @@ fn inputs_are_checked_against_the_schema() {
     assert!(told(b"{")[0].contains("not JSON"));
     assert!(spec("do:\n  - { id: a, type: wait, for: 1s }").check_input(b"[1]").is_ok());
 }
+
+#[test]
+fn compiled_forms_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone + 'static>() {}
+    shared::<Compiled>();
+    shared::<nova_model::Plan>();
+}
+
+#[test]
+fn a_foreign_offer_is_an_answer_and_no_panic() {
+    let it = spec("do:\n  - { id: a, type: wait, for: 1s }");
+    for phase in [Phase::Prepare(NodeIx(7)), Phase::Fallback(NodeIx(0)), Phase::ScopeOutput(nova_program::BodyIx(9))] {
+        let evaluated = told(&it, evaluate_blind(&it, phase));
+        assert_eq!(evaluated["failed"], "engine.internal", "{phase:?}");
+    }
+}
+
+/// Without looking up what is read.
+fn evaluate_blind(compiled: &Compiled, phase: Phase) -> nova_model::Evaluated {
+    let execution = nova_model::ExecutionView {
+        id: "e",
+        workflow: "w",
+        version: 1,
+        namespace: "n",
+        started_at_ms: 0,
+        started_by: "api",
+    };
+    let offered = nova_model::Offered {
+        phase,
+        input: None,
+        nodes: &[],
+        vars: &[],
+        raw_output: None,
+        error: None,
+        execution,
+        now_ms: 0,
+        seed: 0,
+    };
+    compiled.plan.evaluate(&compiled.program, &offered)
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nova_bus::{Bus, Layout};
+use nova_bus::Layout;
 use nova_client::{Coordinators, Repeat};
 use nova_service_kit::bus::BusSettings;
 use nova_wire::v1;

@@ -170,7 +170,7 @@ pub struct Run {
     #[arg(long)]
     pub version: Option<u32>,
     /// Input as JSON, `@file`, or `-` for standard input.
-    #[arg(long, short, default_value = "null")]
+    #[arg(long, short, default_value = "{}")]
     pub input: String,
     /// Idempotency key: the same key starts one execution only.
     #[arg(long, short)]

@@ -1,6 +1,6 @@
 //! Tables for people; JSON and YAML for programs.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, TableStyle};
 use serde_json::Value;
 
 use crate::args::Format;
@@ -20,7 +20,7 @@ pub fn machine(value: &Value, format: Format) -> Result<bool, Failed> {
 /// Prints rows under headings.
 pub fn table(headings: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
     for row in rows {
         table.add_row(row);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_api::Api;
-use nova_bus::{Bus, BusError, Layout, SharedBus};
+use nova_bus::{BusError, Layout, SharedBus};
 use nova_bus_embedded::{EmbeddedBus, OpenBusError};
 use nova_coordinator::Coordinator;
 use nova_journal::{DirLock, LockError};

@@ -40,7 +40,7 @@ pub struct SubmitBody {
     pub workflow: String,
     /// Its version; the newest when left out.
     pub version: Option<u32>,
-    /// Input; `null` when left out.
+    /// Input; an empty object when left out.
     #[schema(value_type = Option<Object>)]
     pub input: Option<Box<RawValue>>,
     /// Labels.
@@ -291,7 +291,7 @@ async fn prepare(
     trace: Option<v1::TraceContext>,
 ) -> Result<Prepared, Problem> {
     let version = app.workflows.get(namespace, &request.workflow, request.version).await?;
-    let input = request.input.as_deref().map_or("null", RawValue::get);
+    let input = request.input.as_deref().map_or("{}", RawValue::get);
     if input.len() > MAX_INPUT_BYTES {
         let title = "the input is too large";
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "limit.payload", title)

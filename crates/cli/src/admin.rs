@@ -70,8 +70,8 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
             confirm(&format!("Remove member {id}? Its number can never be used again."), yes)?;
             let request = v1::RemoveMemberRequest { id };
             let asking = client(&at);
-            let asking = asking
-                .call(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
+            let asking =
+                asking.call(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
             members(&asking.await.map_err(failed)?.members, format)
         }
         Admin::Shards(at) => shards(&at, format).await,
@@ -161,9 +161,8 @@ async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed>
 
 async fn shards(at: &args::Coordinators, format: Format) -> Result<(), Failed> {
     let asking = client(at);
-    let asking = asking.call(PATIENCE, Repeat::Harmless, |mut leader| async move {
-        leader.get_shards(v1::GetShardsRequest {}).await
-    });
+    let asking = asking
+        .call(PATIENCE, Repeat::Harmless, |mut leader| async move { leader.get_shards(v1::GetShardsRequest {}).await });
     let row = |view: v1::ShardView| {
         let position = view.position.unwrap_or_default();
         json!({

@@ -40,7 +40,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  nova dev\n  nova dev --data /var/tmp/nova --port 7700")]
     Dev(Dev),
     /// Start one service as its own process.
-    #[command(after_help = "Examples:\n  nova serve coordinator --config coordinator.toml\n  nova serve api --print-config")]
+    #[command(
+        after_help = "Examples:\n  nova serve coordinator --config coordinator.toml\n  nova serve api --print-config"
+    )]
     Serve(Serve),
     /// Check documents without a cluster; all problems at once.
     #[command(after_help = "Examples:\n  nova validate order.yaml\n  nova validate examples/*.yaml -o json")]
@@ -54,10 +56,14 @@ pub enum Command {
     )]
     Run(Run),
     /// Show one execution, workflow or trigger, or its events.
-    #[command(after_help = "Examples:\n  nova get execution 0a1b…\n  nova get workflow order -o yaml\n  nova get events 0a1b…")]
+    #[command(
+        after_help = "Examples:\n  nova get execution 0a1b…\n  nova get workflow order -o yaml\n  nova get events 0a1b…"
+    )]
     Get(Get),
     /// List executions, workflows, triggers or workers.
-    #[command(after_help = "Examples:\n  nova list executions --state FAILED --limit 20\n  nova list workflows\n  nova list workers")]
+    #[command(
+        after_help = "Examples:\n  nova list executions --state FAILED --limit 20\n  nova list workflows\n  nova list workers"
+    )]
     List(List),
     /// Follow an execution until it ends.
     #[command(after_help = "Example:\n  nova watch 0a1b…")]
@@ -361,6 +367,11 @@ pub enum Admin {
 #[derive(Args, Debug)]
 pub struct Coordinators {
     /// Addresses of members.
-    #[arg(long = "coordinator", env = "NOVA_COORDINATORS", value_delimiter = ',', default_value = "http://127.0.0.1:7710")]
+    #[arg(
+        long = "coordinator",
+        env = "NOVA_COORDINATORS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7710"
+    )]
     pub addresses: Vec<String>,
 }

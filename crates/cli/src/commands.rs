@@ -59,7 +59,8 @@ pub fn validate(files: &Files, format: Format) -> Result<ExitCode, Failed> {
                 "message": problem.message, "help": problem.help, "path": problem.path,
             })
         };
-        results.push(json!({ "file": name, "valid": valid, "problems": problems.iter().map(place).collect::<Vec<_>>() }));
+        results
+            .push(json!({ "file": name, "valid": valid, "problems": problems.iter().map(place).collect::<Vec<_>>() }));
     }
     print::machine(&Value::Array(results), format)?;
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
@@ -108,8 +109,7 @@ fn input(text: &str) -> Result<Value, Failed> {
 pub async fn run(rest: &Rest, run: Run, format: Format) -> Result<ExitCode, Failed> {
     let file = Path::new(&run.workflow);
     let is_file = run.workflow == "-" || file.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
-    let workflow =
-        if is_file { print::text(&apply_one(rest, file).await?, "name") } else { run.workflow.clone() };
+    let workflow = if is_file { print::text(&apply_one(rest, file).await?, "name") } else { run.workflow.clone() };
     let mut labels = serde_json::Map::new();
     for label in &run.labels {
         let (name, value) =
@@ -152,7 +152,9 @@ pub async fn get(rest: &Rest, get: &Get, format: Format) -> Result<(), Failed> {
     }
     match get.kind {
         GetKind::Execution => {
-            for field in ["id", "workflow", "version", "state", "startedAt", "endedAt", "startedBy", "input", "output", "error"] {
+            for field in
+                ["id", "workflow", "version", "state", "startedAt", "endedAt", "startedBy", "input", "output", "error"]
+            {
                 let text = print::text(&body, field);
                 if !text.is_empty() {
                     println!("{field:<10} {text}");
@@ -213,9 +215,7 @@ pub async fn list(rest: &Rest, list: &List, format: Format) -> Result<(), Failed
         }
         ListKind::Workflows => ("/workflows", "workflows", &["name", "version", "createdAt"]),
         ListKind::Triggers => ("/triggers", "triggers", &["id", "type", "workflow", "schedule", "topic"]),
-        ListKind::Workers => {
-            ("/workers", "workers", &["worker", "name", "pool", "state", "slots", "leases", "kinds"])
-        }
+        ListKind::Workers => ("/workers", "workers", &["worker", "name", "pool", "state", "slots", "leases", "kinds"]),
     };
     let mut request = rest.request(Method::GET, path);
     if matches!(list.kind, ListKind::Executions) {
@@ -287,8 +287,8 @@ pub async fn trigger(rest: &Rest, trigger: Trigger, format: Format) -> Result<()
         Trigger::Apply { file } => {
             let bytes = read(&file)?;
             let text = String::from_utf8_lossy(&bytes);
-            let spec: Value = serde_saphyr::from_str(&text)
-                .map_err(|error| Failed::Usage(format!("{}: {error}", file.display())))?;
+            let spec: Value =
+                serde_saphyr::from_str(&text).map_err(|error| Failed::Usage(format!("{}: {error}", file.display())))?;
             let (_, body) = rest.send(rest.request(Method::POST, "/triggers").json(&spec)).await?;
             println!("trigger {} stored", print::text(&body, "id"));
             Ok(())

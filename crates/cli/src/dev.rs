@@ -46,7 +46,9 @@ pub async fn run(dev: Dev) -> Result<(), Failed> {
         eprintln!("  metrics      {url}/metrics");
         eprintln!("  coordinator  {coordinator}");
         eprintln!("  data         {}\n", dev.data.display());
-        eprintln!("Try:  nova --url {url} run examples/hello.yaml\nStop: Ctrl-C; what was accepted goes on with the next start.");
+        eprintln!(
+            "Try:  nova --url {url} run examples/hello.yaml\nStop: Ctrl-C; what was accepted goes on with the next start."
+        );
     }
     let result = running.await.map_err(|error| Failed::unreachable(&error))?;
     telemetry.shutdown();

@@ -105,8 +105,11 @@ impl Screen {
         let attempt = print::text(event, "attempt");
         if self.lines {
             let more = [("attempt", &attempt), ("error", &error)];
-            let more: String =
-                more.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| format!(" {name}={text}")).collect();
+            let more: String = more
+                .iter()
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(name, text)| format!(" {name}={text}"))
+                .collect();
             eprintln!("{:>4} {kind} {node}{more}", print::text(event, "number"));
         }
         let Some(bars) = &self.bars else { return };

@@ -32,10 +32,6 @@ impl Rest {
         self.client.request(method, url).header("nova-namespace", &self.namespace)
     }
 
-    /// Where the api is.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
 
     /// Sends a request; gives status and JSON.
     pub async fn send(&self, request: RequestBuilder) -> Result<(u16, Value), Failed> {

@@ -19,7 +19,9 @@ fn config<C: Serialize + DeserializeOwned>(
 ) -> Result<Option<C>, Failed> {
     let loaded = load(serve.config.as_deref(), prefix, std::env::vars(), &serve.overrides, problems);
     let config: C = loaded.map_err(|error| match error {
-        ConfigError::Invalid { problems } => Failed::Usage(format!("the config is not valid:\n  {}", problems.join("\n  "))),
+        ConfigError::Invalid { problems } => {
+            Failed::Usage(format!("the config is not valid:\n  {}", problems.join("\n  ")))
+        }
         other => Failed::Usage(chain(&other)),
     })?;
     if serve.print_config {
@@ -39,7 +41,13 @@ fn telemetry(service: &'static str) -> Result<Telemetry, Failed> {
     Telemetry::start(&options).map_err(|error| Failed::Usage(chain(&error)))
 }
 
-fn observed(address: String, service: &'static str, telemetry: &Telemetry, ready: observe::Ready, stop: &CancellationToken) {
+fn observed(
+    address: String,
+    service: &'static str,
+    telemetry: &Telemetry,
+    ready: observe::Ready,
+    stop: &CancellationToken,
+) {
     let (metrics, stop) = (telemetry.metrics(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = observe::serve(&address, service, metrics, ready, stop.clone()).await {
@@ -74,7 +82,8 @@ async fn coordinator(serve: &Serve) -> Result<(), Failed> {
         let address = format!("http://{own}");
         Box::pin(async move {
             let mut member = nova_client::Coordinators::member(&address).map_err(|error| error.to_string())?;
-            let answer = member.describe(nova_wire::v1::DescribeRequest {}).await.map_err(|status| status.to_string())?;
+            let answer =
+                member.describe(nova_wire::v1::DescribeRequest {}).await.map_err(|status| status.to_string())?;
             answer.into_inner().leader.map(drop).ok_or_else(|| "no leader is known".into())
         })
     });

@@ -25,12 +25,7 @@ pub struct BusSettings {
 
 impl Default for BusSettings {
     fn default() -> Self {
-        Self {
-            bootstrap: "127.0.0.1:9092".into(),
-            prefix: String::new(),
-            replicas: 3,
-            properties: BTreeMap::new(),
-        }
+        Self { bootstrap: "127.0.0.1:9092".into(), prefix: String::new(), replicas: 3, properties: BTreeMap::new() }
     }
 }
 

@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use axum::serve::ListenerExt;
 use metrics::{counter, histogram};
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
@@ -114,6 +115,8 @@ impl Api {
     pub async fn run(self) -> Result<(), RunError> {
         let Self { listener, app, metrics, stop } = self;
         let router = router(app, metrics);
+        // Answers are small: one that waited for a fuller packet would wait 40 ms.
+        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let overtime = async {
             stop.cancelled().await;

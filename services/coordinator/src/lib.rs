@@ -30,8 +30,8 @@ use nova_replication::{Group, GroupConfig, StartError};
 use nova_wire::ClusterId;
 use nova_wire::v1::coordinator_server::CoordinatorServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 pub use config::{Config, LogChoice};
 use machine::{EngineMachine, View};
@@ -148,7 +148,6 @@ impl Coordinator {
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
             .initial_stream_window_size(Some(4 << 20))
             .initial_connection_window_size(Some(16 << 20))
-            .tcp_nodelay(true)
             .add_service(group.server())
             .add_service(health_service)
             .add_service(
@@ -156,8 +155,9 @@ impl Coordinator {
                     .max_decoding_message_size(nova_client::MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES),
             );
-        let serving =
-            server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        // Answers are small: one that waited for a fuller packet would wait 40 ms.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
             why = fatal(&group) => Err(RunError::Fatal(why)),

@@ -22,7 +22,11 @@ impl State {
         };
         self.fire(&mut run);
         self.cascade(&mut run);
-        while self.step(&mut run, Step::Fill).is_ok() {}
+        for _ in 0..limits::LEASES_PER_ENTRY {
+            if self.step(&mut run, Step::Fill).is_err() {
+                break;
+            }
+        }
         self.flush();
         match verdict {
             Ok(applied) => Verdict::Applied(applied),
@@ -33,6 +37,12 @@ impl State {
     /// Decides one step and applies what it comes to.
     fn step(&mut self, run: &mut Run, step: Step<'_>) -> Result<(), Nothing> {
         run.events.clear();
+        if matches!(
+            step,
+            Step::Command(..) | Step::Local(..) | Step::Timer(..) | Step::LeaseLost(..) | Step::LeaseDropped(..)
+        ) {
+            run.budget += limits::TOUCHES_PER_STEP;
+        }
         let result = decide(self, step, &mut run.events);
         for event in run.events.drain(..) {
             evolve(self, event);
@@ -87,12 +97,12 @@ impl State {
             }
             evolve(self, Event::RecordTaken(id, Offset(record.offset.0 + 1), record.checksum));
             for command in &record.commands {
-                let _ = self.step(run, Step::Command(command));
+                let _ = self.step(run, Step::Command(id, command));
                 self.cascade(run);
             }
         }
         for local in &proposal.locals {
-            let _ = self.step(run, Step::Local(local));
+            let _ = self.step(run, Step::Local(id, local));
             self.cascade(run);
         }
         let next_offset = self.shard(id).map_or(Offset(0), |shard| shard.next_offset);
@@ -141,6 +151,7 @@ impl State {
             .and_then(|id| self.worker(id))
             .map(|worker| worker.leases.keys().copied().collect())
             .unwrap_or_default();
+        let revision = self.catalogue.revision;
         match self.step(run, Step::Entry(body, term)) {
             Ok(()) => {}
             Err(Nothing::Refused(refusal)) => return Err(refusal),
@@ -151,10 +162,10 @@ impl State {
                 let _ = self.step(run, Step::LeaseLost(worker, token));
             }
         }
-        Ok(self.answer(body))
+        Ok(self.answer(body, self.catalogue.revision > revision))
     }
 
-    fn answer(&self, body: &EntryBody) -> Applied {
+    fn answer(&self, body: &EntryBody, changed: bool) -> Applied {
         match body {
             EntryBody::Grant { shard, .. } => self.position(*shard).map_or(Applied::Done, Applied::Granted),
             EntryBody::Register(register) => {
@@ -166,10 +177,8 @@ impl State {
             }
             EntryBody::PutWorkflow(put) => {
                 let versions = self.catalogue.workflows.get(&(put.namespace.clone(), put.name.clone()));
-                versions.and_then(|versions| versions.last()).map_or(Applied::Done, |newest| Applied::Workflow {
-                    version: newest.version,
-                    new: newest.created_at == self.now && newest.document == put.document,
-                })
+                let newest = versions.and_then(|versions| versions.last());
+                newest.map_or(Applied::Done, |newest| Applied::Workflow { version: newest.version, new: changed })
             }
             _ => Applied::Done,
         }

@@ -8,7 +8,7 @@ use crate::ids::{Epoch, ExecutionId, Offset, OwnerId, ScopeId, Seq, SessionId, S
 use crate::input::{LeaseRef, Namespace, PutWorkflow, Register, ReplyTo, Submit, Trigger};
 use crate::output::{Answer, Outcome, Rejection, Subject};
 use crate::payload::{Failure, Payload};
-use crate::state::{AfterStop, Ending, QueueKey, WorkflowVersion};
+use crate::state::{AfterStop, Class, Ending, QueueKey, WorkflowVersion};
 use crate::work::{At, Work};
 
 /// A change of the state. Applying it cannot fail.
@@ -58,7 +58,7 @@ pub enum Event {
         /// Which node.
         at: At,
         /// Its class in the queue.
-        class: (Box<str>, Box<str>),
+        class: Class,
         /// Its place there.
         key: QueueKey,
         /// Who.

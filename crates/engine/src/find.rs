@@ -4,7 +4,7 @@ use nova_program::{BodyIx, Node, NodeIx, NodeKind, Port, Program};
 
 use crate::ids::{ExecutionId, ScopeId, ShardId};
 use crate::output::{NodeState, Subject};
-use crate::state::{Execution, NodeRecord, Scope, Shard, State};
+use crate::state::{Execution, NodeRecord, Phase, Scope, Shard, State};
 use crate::work::At;
 
 /// A node with all that is around it.
@@ -57,6 +57,20 @@ pub(crate) fn scope_of_body(execution: &Execution, from: ScopeId, body: BodyIx) 
             return Some((id, scope));
         }
         id = scope.parent?.0;
+    }
+}
+
+/// Whether the body of a scope instance runs and no scope around it is being stopped. A stop reaches the inner scopes in
+/// steps of a cascade that may be cut; until it does, nothing may begin in them.
+pub(crate) fn in_body(execution: &Execution, scope: &Scope) -> bool {
+    let mut scope = scope;
+    loop {
+        if scope.phase != Phase::Body {
+            return false;
+        }
+        let Some((parent, _)) = scope.parent else { return true };
+        let Some(around) = execution.scopes.get(&parent) else { return false };
+        scope = around;
     }
 }
 

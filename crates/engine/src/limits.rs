@@ -16,6 +16,13 @@ impl Default for Config {
 /// Node touches per entry; the rest of a cascade goes on with the next entry, so that no entry holds up the others.
 pub const SLICE: u32 = 1_000;
 
+/// Node touches that each command, evaluation, timer or lost lease adds to its entry: enough for what it ordinarily
+/// sets off, so that a full proposal leaves nothing over and cascades do not pile up under load.
+pub const TOUCHES_PER_STEP: u32 = 16;
+
+/// Nodes leased per entry; the rest follows with the next one, for the same reason as [`SLICE`].
+pub const LEASES_PER_ENTRY: u32 = 1_000;
+
 /// Timers fired per entry, for the same reason.
 pub const TIMERS_PER_ENTRY: u32 = 1_000;
 

@@ -50,6 +50,12 @@ pub struct State {
 /// Moment and number of a timer.
 pub type TimerId = (TimeMs, u64);
 
+/// A name within a namespace: namespace and name.
+pub type FullName = (Box<str>, Box<str>);
+
+/// What a node asks of a worker: pool and kind.
+pub type Class = (Box<str>, Box<str>);
+
 /// Workflows, namespaces, triggers.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Catalogue {
@@ -58,9 +64,9 @@ pub struct Catalogue {
     /// By name.
     pub namespaces: BTreeMap<Box<str>, NamespaceRecord>,
     /// By namespace and name; version n is at n − 1.
-    pub workflows: BTreeMap<(Box<str>, Box<str>), Vec<Arc<WorkflowVersion>>>,
+    pub workflows: BTreeMap<FullName, Vec<Arc<WorkflowVersion>>>,
     /// By namespace and id.
-    pub triggers: BTreeMap<(Box<str>, Box<str>), Arc<Trigger>>,
+    pub triggers: BTreeMap<FullName, Arc<Trigger>>,
 }
 
 /// A namespace and what it uses.
@@ -337,6 +343,8 @@ pub struct NodeRecord {
     pub arrived: u16,
     /// Incoming paths that are dead.
     pub dead: u16,
+    /// Whether it waits among [`Scope::held`]; a node with several arrivals waits there once.
+    pub held: bool,
     /// Times it began.
     pub visit: u16,
     /// Attempts begun.
@@ -379,6 +387,7 @@ impl NodeRecord {
             state: NodeState::Pending,
             arrived: 0,
             dead: 0,
+            held: false,
             visit: 0,
             attempt: 0,
             token: Token(0),
@@ -423,7 +432,7 @@ pub type QueueKey = (u8, u64);
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Queue {
     /// By pool and kind. Emptied classes stay away.
-    pub classes: BTreeMap<(Box<str>, Box<str>), BTreeMap<QueueKey, Queued>>,
+    pub classes: BTreeMap<Class, BTreeMap<QueueKey, Queued>>,
     /// Number of nodes in all classes.
     pub len: u64,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nova_program::NodeIx;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::decide::pick;
 use crate::find::{node_of, port_alive, reads_of, scope_of_body};
 use crate::ids::{ExecutionId, ScopeId, Seq, ShardId, TimeMs, Token};
 use crate::input::Namespace;
@@ -92,10 +93,15 @@ impl State {
         }
     }
 
-    /// When an entry is wanted though nobody asks: a timer is due then, or (now) a cascade goes on.
+    /// When an entry is wanted though nobody asks: a timer is due then, or (now) a cascade goes on or slots that are free
+    /// were left to the next entry.
     #[must_use]
     pub fn next_due(&self) -> Option<TimeMs> {
-        if self.work.is_empty() { self.timers.first_key_value().map(|(id, _)| id.0) } else { Some(self.now) }
+        if self.work.is_empty() && pick(self).is_none() {
+            self.timers.first_key_value().map(|(id, _)| id.0)
+        } else {
+            Some(self.now)
+        }
     }
 
     /// A hash over the whole state; equal on members that applied the same entries.

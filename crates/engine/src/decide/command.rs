@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::node::{Repeat, failure, too_large};
 use super::{Decider, Nothing, text_fits};
 use crate::event::Event;
-use crate::ids::{ExecutionId, ScopeId, TimeMs};
+use crate::ids::{ExecutionId, ScopeId, ShardId, TimeMs};
 use crate::input::{Command, Dedupe, LeaseRef, ReplyTo, Submit, TaskOutcome, TaskResult};
 use crate::limits;
 use crate::output::{Answer, Rejection};
@@ -13,45 +13,50 @@ use crate::state::{Ending, Lease, Phase, WorkflowVersion};
 use crate::work::At;
 
 impl Decider<'_> {
-    pub(super) fn command(&mut self, command: &Command) -> Result<(), Nothing> {
+    /// A command that speaks of another shard's execution is in the wrong log: it changes nothing there, since that
+    /// shard's order and owner are not this log's.
+    pub(super) fn command(&mut self, shard: ShardId, command: &Command) -> Result<(), Nothing> {
         match command {
-            Command::Submit(submit) => self.submit(submit),
-            Command::Cancel { execution, reason, reply_to } => self.cancel(*execution, reason, *reply_to),
-            Command::Result(result) => self.result(result),
-            Command::Stopped { lease } => self.stopped(lease),
-            Command::Declined { lease, reason } => self.declined(lease, reason),
+            Command::Submit(submit) => self.submit(shard, submit),
+            Command::Cancel { execution, reason, reply_to } => self.cancel(shard, *execution, reason, *reply_to),
+            Command::Result(result) => self.result(shard, result),
+            Command::Stopped { lease } => self.stopped(shard, lease),
+            Command::Declined { lease, reason } => self.declined(shard, lease, reason),
         }
     }
 
-    fn reply(&mut self, execution: ExecutionId, to: Option<ReplyTo>, answer: Answer) {
+    fn reply(&mut self, shard: ShardId, to: Option<ReplyTo>, answer: Answer) {
         if let Some(to) = to {
-            self.say(Event::Replied(execution.shard(), to, answer));
+            self.say(Event::Replied(shard, to, answer));
         }
     }
 
-    fn submit(&mut self, submit: &Submit) -> Result<(), Nothing> {
+    fn submit(&mut self, shard: ShardId, submit: &Submit) -> Result<(), Nothing> {
         let id = submit.execution;
-        match self.admit(submit) {
+        match self.admit(shard, submit) {
             Admitted::New(version, source) => {
                 self.advance_source(submit, source);
                 let number = version.version;
                 self.say(Event::Submitted(Box::new(submit.clone()), version));
                 let answer = Answer::Accepted { execution: id, version: number, repeated: false };
-                self.reply(id, submit.reply_to, answer);
+                self.reply(shard, submit.reply_to, answer);
                 Ok(())
             }
             Admitted::Repeated(first, version) => {
                 let answer = Answer::Accepted { execution: first, version, repeated: true };
-                self.reply(id, submit.reply_to, answer);
+                self.reply(shard, submit.reply_to, answer);
                 Ok(())
             }
             Admitted::Rejected(why, source) => {
                 // A source's number is decided by a rejection too: each of its events gets one decision.
                 self.advance_source(submit, source);
-                if !matches!(why, Rejection::SourceRepeated { .. } | Rejection::BadId | Rejection::UnknownNamespace) {
+                // The id of an open execution has events of its own, whose numbers must stay gapless.
+                let said =
+                    matches!(why, Rejection::SourceRepeated { .. } | Rejection::BadId | Rejection::UnknownNamespace);
+                if !said && self.state.open(id).is_none() {
                     self.say(Event::SubmissionRejected(id, submit.namespace.clone(), why.clone()));
                 }
-                self.reply(id, submit.reply_to, Answer::Rejected { execution: id, why: why.clone() });
+                self.reply(shard, submit.reply_to, Answer::Rejected { execution: id, why: why.clone() });
                 Err(Nothing::Rejected(why))
             }
         }
@@ -63,14 +68,16 @@ impl Decider<'_> {
         }
     }
 
-    fn admit(&self, submit: &Submit) -> Admitted {
+    fn admit(&self, shard: ShardId, submit: &Submit) -> Admitted {
         let reject = |why| Admitted::Rejected(why, None);
-        let Some(shard) = self.state.shard(submit.execution.shard()) else { return reject(Rejection::BadId) };
+        let Some(shard) = self.state.shard(shard).filter(|shard| shard.id == submit.execution.shard()) else {
+            return reject(Rejection::BadId);
+        };
         let Some(namespace) = self.state.catalogue.namespaces.get(&submit.namespace) else {
             return reject(Rejection::UnknownNamespace);
         };
         let name: Arc<str> = Arc::from(&*submit.namespace);
-        if let Some(what) = out_of_limits(submit) {
+        if let Some(what) = dedupe_out_of_limits(&submit.dedupe) {
             return reject(Rejection::Invalid { what: what.into() });
         }
         match &submit.dedupe {
@@ -98,6 +105,9 @@ impl Decider<'_> {
             return reject(Rejection::BadId);
         }
         let source = matches!(submit.dedupe, Dedupe::Source { .. }).then_some(name);
+        if let Some(what) = out_of_limits(submit) {
+            return Admitted::Rejected(Rejection::Invalid { what: what.into() }, source);
+        }
         let versions = self.state.catalogue.workflows.get(&(submit.namespace.clone(), submit.workflow.clone()));
         let version = versions.and_then(|all| all.get((submit.version as usize).wrapping_sub(1)));
         let why = match version {
@@ -110,9 +120,16 @@ impl Decider<'_> {
         Admitted::Rejected(why, source)
     }
 
-    fn cancel(&mut self, id: ExecutionId, reason: &str, reply_to: Option<ReplyTo>) -> Result<(), Nothing> {
-        let Some((_, root)) = self.state.live_scope(id, ScopeId(0)) else {
-            self.reply(id, reply_to, Answer::Rejected { execution: id, why: Rejection::NotOpen });
+    fn cancel(
+        &mut self,
+        shard: ShardId,
+        id: ExecutionId,
+        reason: &str,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<(), Nothing> {
+        let open = self.state.live_scope(id, ScopeId(0)).filter(|_| id.shard() == shard);
+        let Some((_, root)) = open else {
+            self.reply(shard, reply_to, Answer::Rejected { execution: id, why: Rejection::NotOpen });
             return Err(Nothing::Rejected(Rejection::NotOpen));
         };
         let reason: Box<str> = cut(reason).into();
@@ -120,12 +137,15 @@ impl Decider<'_> {
             self.say(Event::CancelRequested(id, reason.clone()));
             self.say(Event::ScopeStopping(id, ScopeId(0), Ending::Cancelled(reason)));
         }
-        self.reply(id, reply_to, Answer::Cancelling { execution: id });
+        self.reply(shard, reply_to, Answer::Cancelling { execution: id });
         Ok(())
     }
 
-    /// The lease that a worker speaks of, if it holds it.
-    fn lease(&self, lease: &LeaseRef) -> Option<(Lease, At)> {
+    /// The lease that a worker speaks of in this shard's log, if it holds it.
+    fn lease(&self, shard: ShardId, lease: &LeaseRef) -> Option<(Lease, At)> {
+        if lease.execution.shard() != shard {
+            return None;
+        }
         let worker = self.state.worker(lease.worker)?;
         let held = *worker.leases.get(&lease.token)?;
         let same = worker.open && worker.session == lease.session && held.execution == lease.execution;
@@ -133,24 +153,23 @@ impl Decider<'_> {
     }
 
     /// Rule 19: a stale token changes nothing, and its worker hears so while its session lasts.
-    fn stale(&mut self, lease: &LeaseRef) -> Result<(), Nothing> {
+    fn stale(&mut self, shard: ShardId, lease: &LeaseRef) -> Result<(), Nothing> {
         if let Some(worker) = self.state.worker(lease.worker)
             && worker.open
             && worker.session == lease.session
-            && self.state.shard(lease.execution.shard()).is_some()
         {
-            self.say(Event::StaleTokenTold(lease.execution.shard(), worker.inbox, *lease));
+            self.say(Event::StaleTokenTold(shard, worker.inbox, *lease));
         }
         Err(Nothing::Stale)
     }
 
-    fn result(&mut self, result: &TaskResult) -> Result<(), Nothing> {
-        let Some((held, at)) = self.lease(&result.lease) else { return self.stale(&result.lease) };
+    fn result(&mut self, shard: ShardId, result: &TaskResult) -> Result<(), Nothing> {
+        let Some((held, at)) = self.lease(shard, &result.lease) else { return self.stale(shard, &result.lease) };
         self.say(Event::LeaseEnded(result.lease.worker, result.lease.token));
         let Some(found) = self.state.at(at) else { return Ok(()) };
         if held.revoking {
             self.after_stop(at, &found);
-            return self.stale(&result.lease);
+            return self.stale(shard, &result.lease);
         }
         match &result.outcome {
             TaskOutcome::Completed(output) => match too_large(output) {
@@ -168,8 +187,8 @@ impl Decider<'_> {
         Ok(())
     }
 
-    fn stopped(&mut self, lease: &LeaseRef) -> Result<(), Nothing> {
-        let Some((held, at)) = self.lease(lease) else { return Err(Nothing::Stale) };
+    fn stopped(&mut self, shard: ShardId, lease: &LeaseRef) -> Result<(), Nothing> {
+        let Some((held, at)) = self.lease(shard, lease) else { return Err(Nothing::Stale) };
         self.say(Event::LeaseEnded(lease.worker, lease.token));
         let Some(found) = self.state.at(at) else { return Ok(()) };
         if held.revoking {
@@ -180,8 +199,8 @@ impl Decider<'_> {
         Ok(())
     }
 
-    fn declined(&mut self, lease: &LeaseRef, _reason: &str) -> Result<(), Nothing> {
-        let Some((held, at)) = self.lease(lease) else { return Err(Nothing::Stale) };
+    fn declined(&mut self, shard: ShardId, lease: &LeaseRef, _reason: &str) -> Result<(), Nothing> {
+        let Some((held, at)) = self.lease(shard, lease) else { return Err(Nothing::Stale) };
         self.say(Event::LeaseEnded(lease.worker, lease.token));
         let Some(found) = self.state.at(at) else { return Ok(()) };
         if held.revoking {
@@ -200,17 +219,19 @@ enum Admitted {
     Rejected(Rejection, Option<Arc<str>>),
 }
 
-fn out_of_limits(submit: &Submit) -> Option<&'static str> {
-    let key_fits = match &submit.dedupe {
+fn dedupe_out_of_limits(dedupe: &Dedupe) -> Option<&'static str> {
+    let fits = match dedupe {
         Dedupe::None => true,
         Dedupe::Key(key) => text_fits(key),
         Dedupe::Source { source, .. } => text_fits(source),
     };
+    (!fits).then_some("key or source: 1 to 256 bytes")
+}
+
+fn out_of_limits(submit: &Submit) -> Option<&'static str> {
     let labels_fit = submit.labels.len() <= limits::MAX_LABELS
         && submit.labels.iter().all(|(name, value)| text_fits(name) && value.len() <= limits::MAX_TEXT);
-    if !key_fits {
-        Some("key: 1 to 256 bytes")
-    } else if !labels_fit {
+    if !labels_fit {
         Some("labels: at most 32, each name 1 to 256 bytes and value at most 256")
     } else if submit.started_by.len() > limits::MAX_TEXT {
         Some("started_by: at most 256 bytes")

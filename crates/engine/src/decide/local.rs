@@ -4,15 +4,18 @@ use super::node::Repeat;
 use super::{Decider, Nothing};
 use crate::event::Event;
 use crate::find::Found;
-use crate::ids::TimeMs;
+use crate::ids::{ShardId, TimeMs};
 use crate::input::{Local, LocalOutcome};
+use crate::limits;
 use crate::output::Subject;
+use crate::payload::Failure;
 use crate::state::{Ending, OfferRecord};
 use crate::work::At;
 
 impl Decider<'_> {
-    pub(super) fn local(&mut self, local: &Local) -> Result<(), Nothing> {
-        let shard = self.state.shard(local.execution.shard()).ok_or(Nothing::Stale)?;
+    pub(super) fn local(&mut self, shard: ShardId, local: &Local) -> Result<(), Nothing> {
+        // Only the shard's own offers: the proposer's epoch was compared for that shard.
+        let shard = self.state.shard(shard).ok_or(Nothing::Stale)?;
         let offer = *shard.offers.get(&local.token).ok_or(Nothing::Stale)?;
         if offer.execution != local.execution {
             return Err(Nothing::Stale);
@@ -36,7 +39,7 @@ impl Decider<'_> {
                 Some(failure) => Err(Ending::Failed(failure)),
                 None => Ok(output.clone()),
             },
-            LocalOutcome::Failed(failure) => Err(Ending::Failed(failure.clone())),
+            LocalOutcome::Failed(failure) => Err(Ending::Failed(fitting(failure))),
             _ => Err(Ending::Failed(super::node::internal("the evaluation did not fit the output of a scope"))),
         };
         self.leave(offer.execution, offer.scope, result);
@@ -57,9 +60,14 @@ impl Decider<'_> {
                 self.say(Event::Waiting(at, TimeMs(now.saturating_add(*ms))));
             }
             (Subject::Prepare(_), LocalOutcome::Chosen { cases, sets }) => {
-                self.write_vars(at, found, sets);
-                self.say(Event::Chosen(at, *cases));
-                self.enter_cases(at, found, *cases);
+                match sets.iter().find_map(|set| super::node::too_large(&set.value)) {
+                    Some(failure) => self.fail(at, found, failure, Repeat::Never),
+                    None => {
+                        self.write_vars(at, found, sets);
+                        self.say(Event::Chosen(at, *cases));
+                        self.enter_cases(at, found, *cases);
+                    }
+                }
             }
             (Subject::Prepare(_), LocalOutcome::Done { output, cases, sets }) => {
                 self.complete(at, found, output.clone(), *cases, sets, false);
@@ -71,13 +79,20 @@ impl Decider<'_> {
                 self.complete(at, found, output.clone(), 0, sets, true);
             }
             (Subject::Fallback(_), LocalOutcome::Failed(failure)) => {
-                self.fail(at, found, failure.clone(), Repeat::FallbackFailed);
+                self.fail(at, found, fitting(failure), Repeat::FallbackFailed);
             }
-            (_, LocalOutcome::Failed(failure)) => self.fail(at, found, failure.clone(), Repeat::Never),
+            (_, LocalOutcome::Failed(failure)) => self.fail(at, found, fitting(failure), Repeat::Never),
             _ => {
                 let failure = super::node::internal("the evaluation did not fit its node");
                 self.fail(at, found, failure, Repeat::FallbackFailed);
             }
         }
     }
+}
+
+/// A failure without the detail that is more than may stand in the state.
+fn fitting(failure: &Failure) -> Failure {
+    let mut failure = failure.clone();
+    failure.detail = failure.detail.filter(|detail| detail.len() <= limits::MAX_DETAIL);
+    failure
 }

@@ -7,8 +7,10 @@ mod scope;
 mod timer;
 mod worker;
 
+pub(crate) use worker::pick;
+
 use crate::event::Event;
-use crate::ids::Token;
+use crate::ids::{ShardId, Token};
 use crate::input::{Command, EntryBody, Local};
 use crate::limits;
 use crate::output::{Refusal, Rejection};
@@ -18,10 +20,10 @@ use crate::work::Work;
 /// One thing to decide.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// A command of a record.
-    Command(&'a Command),
-    /// An evaluation.
-    Local(&'a Local),
+    /// A command of a record in the log of this shard.
+    Command(ShardId, &'a Command),
+    /// An evaluation, by the owner of this shard.
+    Local(ShardId, &'a Local),
     /// A step of a cascade.
     Work(Work),
     /// A timer that is due.
@@ -54,8 +56,8 @@ pub enum Nothing {
 pub fn decide(state: &State, step: Step<'_>, out: &mut Vec<Event>) -> Result<(), Nothing> {
     let mut decider = Decider { state, out, tokens: 0, scopes: 0 };
     match step {
-        Step::Command(command) => decider.command(command),
-        Step::Local(local) => decider.local(local),
+        Step::Command(shard, command) => decider.command(shard, command),
+        Step::Local(shard, local) => decider.local(shard, local),
         Step::Work(work) => {
             decider.work(work);
             Ok(())

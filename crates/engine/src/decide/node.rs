@@ -4,7 +4,7 @@ use nova_program::{Backoff, BodyForm, BodyIx, Jitter, Join, Jump, NodeIx, NodeKi
 
 use super::Decider;
 use crate::event::Event;
-use crate::find::{Found, is_handled, port_alive, reads_of, scope_of_body};
+use crate::find::{Found, in_body, is_handled, port_alive, reads_of, scope_of_body};
 use crate::ids::{ScopeId, TimeMs};
 use crate::input::VarWrite;
 use crate::limits;
@@ -17,7 +17,7 @@ impl Decider<'_> {
     /// A node's turn has come.
     pub(super) fn begin(&mut self, at: At) {
         let Some(found) = self.state.at(at) else { return };
-        if found.scope.phase != Phase::Body || found.record.state != NodeState::Pending {
+        if found.record.state != NodeState::Pending || !in_body(found.execution, found.scope) {
             return;
         }
         let parallel = found.program.body(found.scope.body).parallel;
@@ -42,20 +42,27 @@ impl Decider<'_> {
             NodeKind::Wait(WaitTime::ForMs(ms)) => {
                 self.say(Event::Waiting(at, TimeMs(self.state.now.0.saturating_add(*ms))));
             }
-            NodeKind::Scope(body) => self.enter_scope(at, found, *body),
+            NodeKind::Scope(body) if self.scopes_fit(at, found, 1) => self.enter_scope(at, found, *body),
+            NodeKind::Scope(_) => {}
             NodeKind::Wait(WaitTime::Evaluated) | NodeKind::Think | NodeKind::Choose => {
                 self.fail(at, found, internal("the evaluation did not fit the node"), Repeat::Never);
             }
         }
     }
 
-    /// One more scope instance on a node.
-    pub(super) fn enter_scope(&mut self, at: At, found: &Found<'_>, body: BodyIx) {
-        if found.execution.scopes.len() + self.scopes as usize >= limits::SCOPES_PER_EXECUTION {
+    /// Whether that many more scope instances may live; if not, the node has failed. Asked before the first of them
+    /// begins, so that a node that fails has no bodies.
+    fn scopes_fit(&mut self, at: At, found: &Found<'_>, more: usize) -> bool {
+        let fit = found.execution.scopes.len() + more <= limits::SCOPES_PER_EXECUTION;
+        if !fit {
             let message = format!("more than {} live scope instances", limits::SCOPES_PER_EXECUTION);
             self.fail(at, found, failure("limit.scopes", &message, false), Repeat::Never);
-            return;
         }
+        fit
+    }
+
+    /// One more scope instance on a node.
+    fn enter_scope(&mut self, at: At, found: &Found<'_>, body: BodyIx) {
         let scope = ScopeId(found.execution.next_scope + self.scopes);
         self.scopes += 1;
         self.say(Event::ScopeEntered { at, scope, body, attempt: found.record.attempt });
@@ -63,17 +70,14 @@ impl Decider<'_> {
 
     /// The chosen bodies of an `if` or `switch` begin; without any the node is done.
     pub(super) fn enter_cases(&mut self, at: At, found: &Found<'_>, cases: u64) {
-        let mut entered = false;
-        for (index, case) in found.node.cases.iter().enumerate().take(64) {
-            if let Some(body) = case.body
-                && cases & (1 << index) != 0
-            {
-                self.enter_scope(at, found, body);
-                entered = true;
-            }
-        }
-        if !entered {
+        let chosen = found.node.cases.iter().enumerate().take(64).filter(|(index, _)| cases & (1 << index) != 0);
+        let bodies: Vec<_> = chosen.filter_map(|(_, case)| case.body).collect();
+        if bodies.is_empty() {
             self.worked(at, found, Payload::null(), cases);
+        } else if self.scopes_fit(at, found, bodies.len()) {
+            for body in bodies {
+                self.enter_scope(at, found, body);
+            }
         }
     }
 

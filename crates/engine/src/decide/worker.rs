@@ -3,13 +3,13 @@
 use super::node::{Repeat, failure};
 use super::{Decider, Nothing, text_fits};
 use crate::event::Event;
-use crate::find::Found;
+use crate::find::{Found, in_body};
 use crate::ids::{Epoch, SessionId, Token, WorkerId};
 use crate::input::{EntryBody, Register};
 use crate::limits;
 use crate::output::Refusal;
 use crate::payload::Failure;
-use crate::state::{QueueKey, State, Worker};
+use crate::state::{Class, QueueKey, State, Worker};
 use crate::work::At;
 
 impl State {
@@ -122,7 +122,11 @@ impl Decider<'_> {
         } else if register.last_session != last {
             return refuse(Refusal::NotLastSession { last });
         }
-        let load = |inbox: &u32| workers.inboxes.get(inbox).copied().unwrap_or(0);
+        // The session that this one takes the place of makes room.
+        let leaving = known.filter(|known| known.open).map(|known| known.inbox);
+        let load = |inbox: &u32| {
+            workers.inboxes.get(inbox).copied().unwrap_or(0).saturating_sub(u32::from(leaving == Some(*inbox)))
+        };
         // A worker that comes back keeps its inbox when there is room: fewer partitions to read again.
         let own = known.map(|known| known.inbox).filter(|inbox| *inbox < register.inboxes);
         let inbox = own
@@ -165,8 +169,11 @@ impl Decider<'_> {
 
     /// An attempt came to nothing through no fault of its own: begun again at once while attempts are left.
     pub(super) fn attempt_lost(&mut self, at: At, found: &Found<'_>, mut why: Failure) {
-        let attempts = found.node.retry.as_ref().map_or(limits::ATTEMPTS_WHEN_LOST, |retry| retry.max_attempts);
-        if found.record.attempt < attempts {
+        let retry = found.node.retry.as_ref();
+        let attempts = retry.map_or(limits::ATTEMPTS_WHEN_LOST, |retry| retry.max_attempts);
+        let unwanted =
+            retry.is_some_and(|retry| retry.never.iter().any(|pattern| nova_program::code_matches(pattern, &why.code)));
+        if found.record.attempt < attempts && !unwanted {
             why.node = found.node.id.clone();
             self.say(Event::Retrying(at, why, self.state.now));
         } else {
@@ -180,6 +187,10 @@ impl Decider<'_> {
         let class = (class.0.clone(), class.1.clone());
         let queued = self.state.queue.classes[&class][&key];
         let at = At { execution: queued.execution, scope: queued.scope, node: queued.node };
+        if !self.state.at(at).is_some_and(|found| in_body(found.execution, found.scope)) {
+            self.say(Event::Cancelled(at));
+            return Ok(());
+        }
         let token = self.token();
         self.say(Event::Leased { at, class, key, worker, token });
         Ok(())
@@ -187,8 +198,8 @@ impl Decider<'_> {
 }
 
 /// The first node in order of the queue for which a capable worker has a free slot, and the one with most of them.
-pub(crate) fn pick(state: &State) -> Option<(&(Box<str>, Box<str>), QueueKey, WorkerId)> {
-    let mut best: Option<(&(Box<str>, Box<str>), QueueKey, WorkerId)> = None;
+pub(crate) fn pick(state: &State) -> Option<(&Class, QueueKey, WorkerId)> {
+    let mut best: Option<(&Class, QueueKey, WorkerId)> = None;
     for (class, waiting) in &state.queue.classes {
         let Some((key, _)) = waiting.first_key_value() else { continue };
         if best.as_ref().is_some_and(|(_, first, _)| first < key) {

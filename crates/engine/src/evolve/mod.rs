@@ -39,7 +39,10 @@ pub fn evolve(state: &mut State, event: Event) {
         Event::Reoffered(id, old, new) => state.on_reoffered(id, old, new),
         Event::Evaluated(id, token) => state.drop_offer(id, token),
         Event::Held(at) => {
-            if let Some(scope) = state.scope_mut(at.execution, at.scope) {
+            if let Some(record) = state.record_mut(at)
+                && !std::mem::replace(&mut record.held, true)
+                && let Some(scope) = state.scope_mut(at.execution, at.scope)
+            {
                 scope.held.push_back(at.node);
             }
         }

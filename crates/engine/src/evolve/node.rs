@@ -215,7 +215,11 @@ impl State {
         let next = scope.held.pop_front();
         self.want(Work::Ended(at, 0));
         if let Some(node) = next {
-            self.want(Work::Begin(At { node, ..at }));
+            let next = At { node, ..at };
+            if let Some(record) = self.record_mut(next) {
+                record.held = false;
+            }
+            self.want(Work::Begin(next));
         }
         self.want(Work::Settle(at.execution, at.scope));
     }

@@ -8,7 +8,7 @@ use crate::ids::{SessionId, TimeMs, Token, WorkerId};
 use crate::input::{LeaseRef, Register};
 use crate::output::{Assignment, ExecutionEvent, MessageBody, NodeRef, NodeState};
 use crate::payload::Payload;
-use crate::state::{AfterStop, Lease, QueueKey, State, Timer, Worker};
+use crate::state::{AfterStop, Class, Lease, QueueKey, State, Timer, Worker};
 use crate::work::At;
 
 impl State {
@@ -75,14 +75,7 @@ impl State {
         self.change_worker(id, |worker| worker.open = false);
     }
 
-    pub(super) fn on_leased(
-        &mut self,
-        at: At,
-        class: &(Box<str>, Box<str>),
-        key: QueueKey,
-        id: WorkerId,
-        token: Token,
-    ) {
+    pub(super) fn on_leased(&mut self, at: At, class: &Class, key: QueueKey, id: WorkerId, token: Token) {
         self.used_token(token);
         if let Some(waiting) = self.queue.classes.get_mut(class) {
             if waiting.remove(&key).is_some() {

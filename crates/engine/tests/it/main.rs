@@ -1,8 +1,12 @@
 //! The engine from outside.
 
+mod batches;
 mod build;
 mod invariants;
+mod joins;
 mod life;
 mod limits;
 mod rig;
 mod scenario;
+mod tape;
+mod walk;

@@ -24,7 +24,7 @@ use world::World;
 #[test]
 fn scenarios_come_out_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let update = std::env::var_os("UPDATE_SCENARIOS").is_some();
+    let update = std::env::var_os("UPDATE_SCENARIOS").is_some_and(|it| !it.is_empty());
     let only = std::env::var("SCENARIO").unwrap_or_default();
     let mut files: Vec<_> = fs::read_dir(&folder)
         .expect("the folder of scenarios")

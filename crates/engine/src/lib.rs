@@ -26,6 +26,7 @@ pub mod input;
 pub mod limits;
 pub mod output;
 pub mod payload;
+mod restore;
 pub mod state;
 mod view;
 pub mod work;

@@ -156,6 +156,12 @@ impl Worker {
     pub fn free(&self) -> u32 {
         self.capacity.saturating_sub(self.leases.len() as u32)
     }
+
+    /// Its free slots, if it has any and may get work.
+    #[must_use]
+    pub fn free_for_work(&self) -> Option<u32> {
+        Some(self.free()).filter(|free| *free > 0 && self.open && !self.draining)
+    }
 }
 
 /// The right to carry one attempt.

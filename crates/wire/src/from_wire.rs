@@ -26,7 +26,7 @@ pub fn execution_id(bytes: &[u8]) -> Result<ExecutionId, WireError> {
     Ok(ExecutionId(u128::from_be_bytes(bytes)))
 }
 
-fn hash(bytes: &[u8], field: &'static str) -> Result<[u8; 32], WireError> {
+pub(crate) fn hash(bytes: &[u8], field: &'static str) -> Result<[u8; 32], WireError> {
     bytes.try_into().map_err(|_| bad(field, "is not 32 bytes"))
 }
 
@@ -51,7 +51,7 @@ pub fn payload_from_wire(payload: Option<v1::Payload>) -> Result<Payload, WireEr
     }
 }
 
-fn failure(failure: v1::Failure) -> Failure {
+pub(crate) fn failure(failure: v1::Failure) -> Failure {
     Failure {
         code: failure.code.into(),
         message: failure.message.into(),
@@ -62,7 +62,7 @@ fn failure(failure: v1::Failure) -> Failure {
     }
 }
 
-fn trace(trace: &v1::TraceContext) -> Option<TraceContext> {
+pub(crate) fn trace(trace: &v1::TraceContext) -> Option<TraceContext> {
     Some(TraceContext {
         trace_id: trace.trace_id.as_ref().try_into().ok()?,
         span_id: trace.span_id.as_ref().try_into().ok()?,
@@ -70,7 +70,7 @@ fn trace(trace: &v1::TraceContext) -> Option<TraceContext> {
     })
 }
 
-fn labels(labels: Vec<v1::Label>) -> Vec<(Box<str>, Box<str>)> {
+pub(crate) fn labels(labels: Vec<v1::Label>) -> Vec<(Box<str>, Box<str>)> {
     labels.into_iter().map(|label| (label.name.into(), label.value.into())).collect()
 }
 
@@ -88,7 +88,7 @@ pub fn lease_from_wire(lease: Option<&v1::LeaseRef>) -> Result<LeaseRef, WireErr
     })
 }
 
-fn reply_to(to: &v1::ReplyTo) -> ReplyTo {
+pub(crate) fn reply_to(to: &v1::ReplyTo) -> ReplyTo {
     ReplyTo { inbox: to.inbox, boot: to.boot, request: to.request }
 }
 

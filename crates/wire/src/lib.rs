@@ -1,12 +1,14 @@
 //! Messages between the services: generated from `proto/`, and their conversion to and from the types of the core.
 //!
-//! Owns: the generated code, the record envelope with its checksum, every conversion.
+//! Owns: the generated code, the record envelope with its checksum, every conversion, snapshots of the state.
 //! Must not know: who sends what when, how it is carried or stored.
 
 mod envelope;
 mod error;
 mod from_wire;
+mod outbox;
 mod program;
+mod snapshot;
 mod to_wire;
 
 /// The generated code of package `nova.v1`.
@@ -27,7 +29,9 @@ pub use from_wire::{
     check_entry_body, commands_from_wire, entry_body_from_wire, execution_id, lease_from_wire, payload_from_wire,
     program_from_wire,
 };
+pub use outbox::message_from_wire;
 pub use program::program_to_wire;
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, read_snapshot, snapshot_to_wire, state_from_wire, write_snapshot};
 pub use to_wire::{
     applied_to_wire, execution_bytes, execution_state_to_wire, failure_to_wire, labels_to_wire, message_to_wire,
     node_state_to_wire, offer_to_wire, payload_to_wire, position_to_wire, refusal_to_wire, trace_to_wire,

@@ -70,7 +70,7 @@ fn lease_to_wire(lease: &LeaseRef) -> v1::LeaseRef {
     }
 }
 
-fn reply_to_wire(to: &ReplyTo) -> v1::ReplyTo {
+pub(crate) fn reply_to_wire(to: &ReplyTo) -> v1::ReplyTo {
     v1::ReplyTo { inbox: to.inbox, boot: to.boot, request: to.request }
 }
 

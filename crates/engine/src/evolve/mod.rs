@@ -7,6 +7,8 @@ mod node;
 mod outbox;
 mod worker;
 
+pub(crate) use outbox::size_of_body;
+
 use std::sync::Arc;
 
 use crate::event::Event;

@@ -63,7 +63,7 @@ impl State {
 }
 
 /// About how much a message weighs, in bytes. Must give the same for the same message, whenever asked.
-fn size_of_body(body: &MessageBody) -> u64 {
+pub(crate) fn size_of_body(body: &MessageBody) -> u64 {
     let payload = match body {
         MessageBody::Assign(assignment) => size_of_payload(&assignment.with),
         MessageBody::Reply { answer: Answer::Finished { outcome: Outcome::Completed(output), .. }, .. } => {

@@ -15,10 +15,10 @@ impl State {
     /// Changes a worker and keeps the index of free slots equal to what the leases say.
     pub(super) fn change_worker(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.workers.all.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
-        let before = (worker.open && !worker.draining).then(|| worker.free()).filter(|free| *free > 0);
+        let before = worker.free_for_work();
         let pool_before = Arc::clone(&worker.pool);
         change(worker);
-        let after = (worker.open && !worker.draining).then(|| worker.free()).filter(|free| *free > 0);
+        let after = worker.free_for_work();
         let pool_after = Arc::clone(&worker.pool);
         if before == after && pool_before == pool_after {
             return;
@@ -27,6 +27,10 @@ impl State {
             && let Some(set) = self.workers.free.get_mut(&pool_before)
         {
             set.remove(&(free, id));
+            // A pool without free slots stays away, as in a state that was put together from a snapshot.
+            if set.is_empty() && (after.is_none() || pool_before != pool_after) {
+                self.workers.free.remove(&pool_before);
+            }
         }
         if let Some(free) = after {
             self.workers.free.entry(pool_after).or_default().insert((free, id));
@@ -71,6 +75,9 @@ impl State {
         let inbox = worker.inbox;
         if let Some(count) = self.workers.inboxes.get_mut(&inbox) {
             *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.workers.inboxes.remove(&inbox);
+            }
         }
         self.change_worker(id, |worker| worker.open = false);
     }

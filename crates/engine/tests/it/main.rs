@@ -10,3 +10,4 @@ mod rig;
 mod scenario;
 mod tape;
 mod walk;
+mod walker;

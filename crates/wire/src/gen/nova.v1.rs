@@ -3904,3 +3904,479 @@ pub mod coordinator_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SnapshotChunk {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<snapshot::Head>,
+    #[prost(message, repeated, tag = "2")]
+    pub namespaces: ::prost::alloc::vec::Vec<snapshot::NamespaceRecord>,
+    #[prost(message, repeated, tag = "3")]
+    pub workflows: ::prost::alloc::vec::Vec<snapshot::Workflow>,
+    #[prost(message, repeated, tag = "4")]
+    pub triggers: ::prost::alloc::vec::Vec<Trigger>,
+    /// in order of their numbers, from 1
+    #[prost(message, repeated, tag = "5")]
+    pub workers: ::prost::alloc::vec::Vec<snapshot::Worker>,
+    /// all below belongs to it, until the next one
+    #[prost(message, optional, tag = "6")]
+    pub shard: ::core::option::Option<snapshot::Shard>,
+    #[prost(message, repeated, tag = "7")]
+    pub executions: ::prost::alloc::vec::Vec<snapshot::Execution>,
+    #[prost(message, repeated, tag = "8")]
+    pub keys: ::prost::alloc::vec::Vec<snapshot::Key>,
+    #[prost(message, repeated, tag = "9")]
+    pub sources: ::prost::alloc::vec::Vec<snapshot::Source>,
+    #[prost(message, repeated, tag = "10")]
+    pub offers: ::prost::alloc::vec::Vec<snapshot::Offer>,
+    /// in order of seq
+    #[prost(message, repeated, tag = "11")]
+    pub messages: ::prost::alloc::vec::Vec<OutboxMessage>,
+    #[prost(message, repeated, tag = "12")]
+    pub queue: ::prost::alloc::vec::Vec<snapshot::Queued>,
+    #[prost(message, repeated, tag = "13")]
+    pub timers: ::prost::alloc::vec::Vec<snapshot::Timer>,
+    /// in order
+    #[prost(message, repeated, tag = "14")]
+    pub work: ::prost::alloc::vec::Vec<snapshot::Work>,
+    #[prost(message, optional, tag = "15")]
+    pub end: ::core::option::Option<snapshot::End>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Snapshot {}
+/// Nested message and enum types in `Snapshot`.
+pub mod snapshot {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Head {
+        /// 1; a member that meets a higher one does not install it
+        #[prost(uint32, tag = "1")]
+        pub version: u32,
+        #[prost(uint32, tag = "2")]
+        pub shards: u32,
+        #[prost(uint64, tag = "3")]
+        pub now_ms: u64,
+        #[prost(uint64, tag = "4")]
+        pub index: u64,
+        #[prost(uint64, tag = "5")]
+        pub next_token: u64,
+        #[prost(uint64, tag = "6")]
+        pub next_timer: u64,
+        #[prost(uint64, tag = "7")]
+        pub next_queue: u64,
+        #[prost(uint64, tag = "8")]
+        pub catalogue_revision: u64,
+        #[prost(uint64, tag = "9")]
+        pub last_session: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct NamespaceRecord {
+        #[prost(message, optional, tag = "1")]
+        pub spec: ::core::option::Option<super::Namespace>,
+        #[prost(uint64, tag = "2")]
+        pub open: u64,
+        #[prost(uint64, tag = "3")]
+        pub keys: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Workflow {
+        #[prost(string, tag = "1")]
+        pub namespace: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub name: ::prost::alloc::string::String,
+        /// of one workflow in order, from 1
+        #[prost(uint32, tag = "3")]
+        pub version: u32,
+        #[prost(bytes = "bytes", tag = "4")]
+        pub hash: ::prost::bytes::Bytes,
+        #[prost(message, optional, tag = "5")]
+        pub program: ::core::option::Option<super::Program>,
+        #[prost(bytes = "bytes", tag = "6")]
+        pub document: ::prost::bytes::Bytes,
+        #[prost(uint64, tag = "7")]
+        pub created_at_ms: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Worker {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub pool: ::prost::alloc::string::String,
+        #[prost(string, repeated, tag = "3")]
+        pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+        #[prost(message, repeated, tag = "4")]
+        pub labels: ::prost::alloc::vec::Vec<super::Label>,
+        #[prost(uint32, tag = "5")]
+        pub capacity: u32,
+        #[prost(uint64, tag = "6")]
+        pub session: u64,
+        #[prost(bool, tag = "7")]
+        pub open: bool,
+        #[prost(bool, tag = "8")]
+        pub draining: bool,
+        #[prost(uint32, tag = "9")]
+        pub inbox: u32,
+        #[prost(fixed64, tag = "10")]
+        pub boot: u64,
+        #[prost(message, repeated, tag = "11")]
+        pub leases: ::prost::alloc::vec::Vec<Lease>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Lease {
+        #[prost(uint64, tag = "1")]
+        pub token: u64,
+        #[prost(message, optional, tag = "2")]
+        pub at: ::core::option::Option<At>,
+        #[prost(uint64, tag = "3")]
+        pub assigned: u64,
+        #[prost(bool, tag = "4")]
+        pub revoking: bool,
+    }
+    /// A node of a live scope instance.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct At {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub execution: ::prost::bytes::Bytes,
+        #[prost(uint32, tag = "2")]
+        pub scope: u32,
+        #[prost(uint32, tag = "3")]
+        pub node: u32,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Shard {
+        #[prost(uint32, tag = "1")]
+        pub id: u32,
+        #[prost(uint64, tag = "2")]
+        pub epoch: u64,
+        #[prost(fixed64, optional, tag = "3")]
+        pub owner: ::core::option::Option<u64>,
+        #[prost(uint64, tag = "4")]
+        pub next_offset: u64,
+        #[prost(fixed64, tag = "5")]
+        pub before: u64,
+        #[prost(uint64, tag = "6")]
+        pub outbox_acked: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Execution {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub id: ::prost::bytes::Bytes,
+        /// position among the workflows of the snapshot, from 0
+        #[prost(uint32, tag = "2")]
+        pub workflow: u32,
+        #[prost(message, optional, tag = "3")]
+        pub input: ::core::option::Option<super::Payload>,
+        #[prost(uint64, tag = "4")]
+        pub started_at_ms: u64,
+        #[prost(string, tag = "5")]
+        pub started_by: ::prost::alloc::string::String,
+        #[prost(message, repeated, tag = "6")]
+        pub labels: ::prost::alloc::vec::Vec<super::Label>,
+        #[prost(string, optional, tag = "7")]
+        pub key: ::core::option::Option<::prost::alloc::string::String>,
+        #[prost(message, optional, tag = "8")]
+        pub reply_at_end: ::core::option::Option<super::ReplyTo>,
+        #[prost(message, optional, tag = "9")]
+        pub trace: ::core::option::Option<super::TraceContext>,
+        #[prost(uint64, tag = "10")]
+        pub events: u64,
+        #[prost(message, repeated, tag = "11")]
+        pub scopes: ::prost::alloc::vec::Vec<Scope>,
+        #[prost(uint32, tag = "12")]
+        pub next_scope: u32,
+        #[prost(message, optional, tag = "13")]
+        pub total: ::core::option::Option<TimerId>,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Scope {
+        #[prost(uint32, tag = "1")]
+        pub id: u32,
+        #[prost(uint32, tag = "2")]
+        pub body: u32,
+        /// absent: the root
+        #[prost(message, optional, tag = "3")]
+        pub parent: ::core::option::Option<Place>,
+        #[prost(uint32, tag = "4")]
+        pub attempt: u32,
+        /// those that are not as at the beginning
+        #[prost(message, repeated, tag = "8")]
+        pub nodes: ::prost::alloc::vec::Vec<Node>,
+        #[prost(message, repeated, tag = "9")]
+        pub vars: ::prost::alloc::vec::Vec<Variable>,
+        #[prost(uint32, tag = "10")]
+        pub live: u32,
+        #[prost(uint32, tag = "11")]
+        pub left: u32,
+        #[prost(bool, tag = "12")]
+        pub at_end: bool,
+        #[prost(uint32, optional, tag = "13")]
+        pub last_completed: ::core::option::Option<u32>,
+        /// in order
+        #[prost(uint32, repeated, tag = "14")]
+        pub held: ::prost::alloc::vec::Vec<u32>,
+        #[prost(oneof = "scope::Phase", tags = "5, 6, 7")]
+        pub phase: ::core::option::Option<scope::Phase>,
+    }
+    /// Nested message and enum types in `Scope`.
+    pub mod scope {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Phase {
+            #[prost(message, tag = "5")]
+            Runs(super::super::Nothing),
+            /// token
+            #[prost(uint64, tag = "6")]
+            Output(u64),
+            #[prost(message, tag = "7")]
+            Stopping(super::Ending),
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Place {
+        #[prost(uint32, tag = "1")]
+        pub scope: u32,
+        #[prost(uint32, tag = "2")]
+        pub node: u32,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Variable {
+        #[prost(message, optional, tag = "1")]
+        pub value: ::core::option::Option<super::Payload>,
+        #[prost(uint32, tag = "2")]
+        pub version: u32,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Ending {
+        #[prost(oneof = "ending::Kind", tags = "1, 2")]
+        pub kind: ::core::option::Option<ending::Kind>,
+    }
+    /// Nested message and enum types in `Ending`.
+    pub mod ending {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Kind {
+            #[prost(message, tag = "1")]
+            Failed(super::super::Failure),
+            #[prost(string, tag = "2")]
+            Cancelled(::prost::alloc::string::String),
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Node {
+        /// within its body, from 0
+        #[prost(uint32, tag = "1")]
+        pub position: u32,
+        #[prost(enumeration = "super::NodeState", tag = "2")]
+        pub state: i32,
+        #[prost(uint32, tag = "3")]
+        pub arrived: u32,
+        #[prost(uint32, tag = "4")]
+        pub dead: u32,
+        #[prost(bool, tag = "5")]
+        pub held: bool,
+        #[prost(uint32, tag = "6")]
+        pub visit: u32,
+        #[prost(uint32, tag = "7")]
+        pub attempt: u32,
+        #[prost(uint64, tag = "8")]
+        pub token: u64,
+        #[prost(uint32, optional, tag = "9")]
+        pub worker: ::core::option::Option<u32>,
+        #[prost(message, optional, tag = "10")]
+        pub after_stop: ::core::option::Option<AfterStop>,
+        #[prost(message, optional, tag = "11")]
+        pub timer: ::core::option::Option<TimerId>,
+        #[prost(message, optional, tag = "12")]
+        pub total: ::core::option::Option<TimerId>,
+        #[prost(message, optional, tag = "13")]
+        pub queued: ::core::option::Option<QueueKey>,
+        #[prost(uint64, tag = "14")]
+        pub cases: u64,
+        #[prost(uint32, tag = "15")]
+        pub children: u32,
+        #[prost(message, optional, tag = "16")]
+        pub with: ::core::option::Option<super::Payload>,
+        #[prost(message, optional, tag = "17")]
+        pub output: ::core::option::Option<super::Payload>,
+        #[prost(message, optional, tag = "18")]
+        pub failure: ::core::option::Option<super::Failure>,
+        #[prost(message, repeated, tag = "19")]
+        pub case_outputs: ::prost::alloc::vec::Vec<CaseOutput>,
+        #[prost(uint64, optional, tag = "20")]
+        pub started_at_ms: ::core::option::Option<u64>,
+        #[prost(uint64, optional, tag = "21")]
+        pub ended_at_ms: ::core::option::Option<u64>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct AfterStop {
+        #[prost(oneof = "after_stop::Kind", tags = "1, 2, 3")]
+        pub kind: ::core::option::Option<after_stop::Kind>,
+    }
+    /// Nested message and enum types in `AfterStop`.
+    pub mod after_stop {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Kind {
+            #[prost(message, tag = "1")]
+            FailAttempt(super::super::Failure),
+            #[prost(message, tag = "2")]
+            Fail(super::super::Failure),
+            #[prost(message, tag = "3")]
+            Cancel(super::super::Nothing),
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct TimerId {
+        #[prost(uint64, tag = "1")]
+        pub at_ms: u64,
+        #[prost(uint64, tag = "2")]
+        pub number: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct QueueKey {
+        #[prost(uint32, tag = "1")]
+        pub rank: u32,
+        #[prost(uint64, tag = "2")]
+        pub number: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct CaseOutput {
+        #[prost(uint32, tag = "1")]
+        pub case: u32,
+        #[prost(message, optional, tag = "2")]
+        pub output: ::core::option::Option<super::Payload>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Key {
+        #[prost(string, tag = "1")]
+        pub namespace: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub key: ::prost::alloc::string::String,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub execution: ::prost::bytes::Bytes,
+        #[prost(uint32, tag = "4")]
+        pub version: u32,
+        #[prost(bytes = "bytes", tag = "5")]
+        pub content_hash: ::prost::bytes::Bytes,
+        #[prost(uint64, optional, tag = "6")]
+        pub until_ms: ::core::option::Option<u64>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Source {
+        #[prost(string, tag = "1")]
+        pub namespace: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub source: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "3")]
+        pub number: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Offer {
+        #[prost(uint64, tag = "1")]
+        pub token: u64,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub execution: ::prost::bytes::Bytes,
+        #[prost(uint32, tag = "3")]
+        pub scope: u32,
+        #[prost(uint64, tag = "8")]
+        pub at_ms: u64,
+        #[prost(fixed64, tag = "9")]
+        pub seed: u64,
+        #[prost(oneof = "offer::Subject", tags = "4, 5, 6, 7")]
+        pub subject: ::core::option::Option<offer::Subject>,
+    }
+    /// Nested message and enum types in `Offer`.
+    pub mod offer {
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Subject {
+            /// node
+            #[prost(uint32, tag = "4")]
+            Prepare(u32),
+            #[prost(uint32, tag = "5")]
+            Finish(u32),
+            #[prost(uint32, tag = "6")]
+            Fallback(u32),
+            /// body
+            #[prost(uint32, tag = "7")]
+            ScopeOutput(u32),
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Queued {
+        #[prost(string, tag = "1")]
+        pub pool: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub kind: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "3")]
+        pub key: ::core::option::Option<QueueKey>,
+        #[prost(message, optional, tag = "4")]
+        pub at: ::core::option::Option<At>,
+        #[prost(uint64, tag = "5")]
+        pub since_ms: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Timer {
+        #[prost(message, optional, tag = "1")]
+        pub id: ::core::option::Option<TimerId>,
+        #[prost(oneof = "timer::Kind", tags = "2, 3, 4, 5")]
+        pub kind: ::core::option::Option<timer::Kind>,
+    }
+    /// Nested message and enum types in `Timer`.
+    pub mod timer {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Kind {
+            #[prost(message, tag = "2")]
+            Node(super::At),
+            #[prost(message, tag = "3")]
+            NodeTotal(super::At),
+            #[prost(bytes, tag = "4")]
+            Execution(::prost::bytes::Bytes),
+            #[prost(message, tag = "5")]
+            Key(super::ShardKey),
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ShardKey {
+        #[prost(uint32, tag = "1")]
+        pub shard: u32,
+        #[prost(string, tag = "2")]
+        pub namespace: ::prost::alloc::string::String,
+        #[prost(string, tag = "3")]
+        pub key: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Work {
+        /// the node is unused where the kind speaks of a scope
+        #[prost(message, optional, tag = "1")]
+        pub at: ::core::option::Option<At>,
+        #[prost(oneof = "work::Kind", tags = "2, 3, 4, 5, 6, 7")]
+        pub kind: ::core::option::Option<work::Kind>,
+    }
+    /// Nested message and enum types in `Work`.
+    pub mod work {
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Kind {
+            /// from this position
+            #[prost(uint32, tag = "2")]
+            Enter(u32),
+            #[prost(message, tag = "3")]
+            Begin(super::super::Nothing),
+            #[prost(message, tag = "4")]
+            Join(super::super::Nothing),
+            /// from this edge
+            #[prost(uint32, tag = "5")]
+            Ended(u32),
+            #[prost(message, tag = "6")]
+            Settle(super::super::Nothing),
+            /// from this position
+            #[prost(uint32, tag = "7")]
+            Stop(u32),
+        }
+    }
+    /// Counts, so that a stream that was cut is not taken for a whole one.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct End {
+        /// this one included
+        #[prost(uint64, tag = "1")]
+        pub chunks: u64,
+        #[prost(uint64, tag = "2")]
+        pub executions: u64,
+        #[prost(uint64, tag = "3")]
+        pub messages: u64,
+    }
+}

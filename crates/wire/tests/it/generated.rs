@@ -7,7 +7,7 @@ use std::path::Path;
 fn generated_code_is_fresh() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let proto = root.join("../../proto");
-    let files = ["v1/payload", "v1/bus", "v1/program", "v1/log", "v1/coordinator", "raft/v1/raft"]
+    let files = ["v1/payload", "v1/bus", "v1/program", "v1/log", "v1/coordinator", "v1/snapshot", "raft/v1/raft"]
         .map(|name| format!("nova/{name}.proto"));
     let descriptors = protox::compile(files, [&proto]).expect("proto/ compiles");
     let folder = tempfile::tempdir().expect("a temporary folder");

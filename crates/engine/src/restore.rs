@@ -1,0 +1,46 @@
+//! Putting a state together from its parts, as a snapshot holds them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::evolve::size_of_body;
+use crate::ids::Seq;
+use crate::output::Message;
+use crate::state::{Outbox, State};
+
+impl Outbox {
+    /// The messages after `acked`; none when their numbers have gaps.
+    #[must_use]
+    pub fn from_messages(acked: Seq, messages: Vec<Arc<Message>>) -> Option<Self> {
+        let gapless = messages.iter().zip(acked.0 + 1..).all(|(message, number)| message.seq.0 == number);
+        let bytes = messages.iter().map(|message| size_of_body(&message.body)).sum();
+        gapless.then(|| Self { acked, messages: messages.into(), bytes })
+    }
+}
+
+impl State {
+    /// Computes what follows from the rest: numbers of workers by name, their free slots and inboxes, the length of the
+    /// queue, and which evaluations an execution waits for. For those who fill in the other fields by themselves.
+    pub fn rebuild_indexes(&mut self) {
+        let workers = &mut self.workers;
+        workers.by_name = workers.all.iter().map(|worker| (worker.name.clone(), worker.id)).collect();
+        workers.free = BTreeMap::new();
+        workers.inboxes = BTreeMap::new();
+        for worker in &workers.all {
+            if worker.open {
+                *workers.inboxes.entry(worker.inbox).or_default() += 1;
+            }
+            if let Some(free) = worker.free_for_work() {
+                workers.free.entry(Arc::clone(&worker.pool)).or_default().insert((free, worker.id));
+            }
+        }
+        self.queue.len = self.queue.classes.values().map(|waiting| waiting.len() as u64).sum();
+        for shard in &mut self.shards {
+            for (token, offer) in &shard.offers {
+                if let Some(execution) = shard.executions.get_mut(&offer.execution) {
+                    Arc::make_mut(execution).offers.insert(*token);
+                }
+            }
+        }
+    }
+}

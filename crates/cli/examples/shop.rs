@@ -80,7 +80,8 @@ async fn results(State(shop): State<Shop>, headers: HeaderMap, Json(body): Json<
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let Ok(mut books) = shop.0.lock() else { return (StatusCode::INTERNAL_SERVER_ERROR, Json(Value::Null)) };
     let number = books.results.len() + 1;
-    let result = books.results.entry(key).or_insert_with(|| json!({ "resultId": format!("r-{number}"), "result": body }));
+    let result =
+        books.results.entry(key).or_insert_with(|| json!({ "resultId": format!("r-{number}"), "result": body }));
     (StatusCode::CREATED, Json(json!({ "resultId": result["resultId"] })))
 }
 

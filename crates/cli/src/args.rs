@@ -125,6 +125,9 @@ pub struct Dev {
     /// Log every attempt of the worker there, synced, for verification.
     #[arg(long, hide = true)]
     pub ledger: Option<PathBuf>,
+    /// Coordinators that run elsewhere, of cluster `dev` with 64 shards, instead of one in this process.
+    #[arg(long = "coordinator", hide = true, value_name = "URL")]
+    pub coordinators: Vec<String>,
 }
 
 /// `nova serve`.

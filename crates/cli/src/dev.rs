@@ -29,10 +29,11 @@ pub async fn run(dev: Dev) -> Result<(), Failed> {
         allow_private: dev.allow_private,
         trace_ratio: if dev.otlp.is_some() { 1.0 } else { 0.0 },
         ledger: dev.ledger.clone(),
+        coordinators: dev.coordinators.clone(),
     };
     let failed = |error: nova_all_in_one::RunError| Failed::Unreachable(chain(&error));
     let cluster = AllInOne::start(options, telemetry.metrics(), stop.clone()).await.map_err(failed)?;
-    let (url, coordinator) = (cluster.url(), cluster.coordinator_url());
+    let (url, coordinator) = (cluster.url(), cluster.coordinators().join(", "));
     let running = tokio::spawn(cluster.run());
     ready(&url).await?;
     let took = begun.elapsed().as_millis();

@@ -32,7 +32,6 @@ impl Rest {
         self.client.request(method, url).header("nova-namespace", &self.namespace)
     }
 
-
     /// Sends a request; gives status and JSON.
     pub async fn send(&self, request: RequestBuilder) -> Result<(u16, Value), Failed> {
         let response = self.open(request.timeout(PATIENCE)).await?;

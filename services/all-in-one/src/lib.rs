@@ -35,6 +35,8 @@ pub struct Options {
     pub trace_ratio: f64,
     /// Where the worker notes each attempt, for verification.
     pub ledger: Option<PathBuf>,
+    /// Coordinators that run elsewhere, of cluster `dev` with 64 shards; none: one runs here.
+    pub coordinators: Vec<String>,
 }
 
 /// Why it ended.
@@ -69,7 +71,7 @@ pub enum RunError {
 /// A cluster that runs.
 pub struct AllInOne {
     address: SocketAddr,
-    coordinator_address: SocketAddr,
+    coordinators: Vec<String>,
     parts: Parts,
     stop: CancellationToken,
     _lock: DirLock,
@@ -77,7 +79,7 @@ pub struct AllInOne {
 
 struct Parts {
     bus: SharedBus,
-    coordinator: JoinHandle<Result<(), nova_coordinator::RunError>>,
+    coordinator: Option<JoinHandle<Result<(), nova_coordinator::RunError>>>,
     scheduler: JoinHandle<()>,
     worker: JoinHandle<Result<(), nova_worker::RunError>>,
     api: JoinHandle<Result<(), nova_api::RunError>>,
@@ -97,16 +99,14 @@ impl AllInOne {
         let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
         let bus: SharedBus = open_bus(options.data.join("bus")).await?;
         bus.ensure_topics(&layout.topics()).await?;
-        let coordinator_port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", coordinator_port)).await.map_err(|source| {
-            nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{coordinator_port}"), source }
-        })?;
-        let coordinator_address = listener.local_addr()?;
-        let coordinators = vec![format!("http://{coordinator_address}")];
-        let coordinator = Coordinator::start_on(listener, coordinator(&options.data, &layout, &coordinators)).await?;
         let stops: [CancellationToken; 4] = Default::default();
         let [stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
-        let coordinator = tokio::spawn(coordinator.run(stop_coordinator));
+        let (coordinators, coordinator) = if options.coordinators.is_empty() {
+            let (address, coordinator) = start_coordinator(&options, &layout).await?;
+            (vec![address], Some(tokio::spawn(coordinator.run(stop_coordinator))))
+        } else {
+            (options.coordinators.clone(), None)
+        };
         let scheduler = nova_scheduler::Config {
             cluster: CLUSTER.into(),
             coordinators: coordinators.clone(),
@@ -127,7 +127,7 @@ impl AllInOne {
         let worker = tokio::spawn(Worker::new(worker, Arc::clone(&bus))?.run(stop_worker));
         let api = nova_api::Config {
             cluster: CLUSTER.into(),
-            coordinators,
+            coordinators: coordinators.clone(),
             listen: format!("127.0.0.1:{}", options.port),
             history: options.data.join("api").join("history.db"),
             trace_ratio: options.trace_ratio,
@@ -137,7 +137,7 @@ impl AllInOne {
         let address = api.address()?;
         let api = tokio::spawn(api.run());
         let parts = Parts { bus, coordinator, scheduler, worker, api, stops };
-        Ok(Self { address, coordinator_address, parts, stop, _lock: lock })
+        Ok(Self { address, coordinators, parts, stop, _lock: lock })
     }
 
     /// Where the api answers.
@@ -146,10 +146,10 @@ impl AllInOne {
         format!("http://{}", self.address)
     }
 
-    /// Where the coordinator answers.
+    /// Where the coordinators answer.
     #[must_use]
-    pub fn coordinator_url(&self) -> String {
-        format!("http://{}", self.coordinator_address)
+    pub fn coordinators(&self) -> &[String] {
+        &self.coordinators
     }
 
     /// Runs until it is stopped; a part that ends by itself ends all.
@@ -159,9 +159,15 @@ impl AllInOne {
     pub async fn run(self) -> Result<(), RunError> {
         let Self { parts, stop, .. } = self;
         let Parts { bus, mut coordinator, mut scheduler, mut worker, mut api, stops } = parts;
+        let own = async {
+            match &mut coordinator {
+                Some(coordinator) => coordinator.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            ended = &mut coordinator => return Ok(ended??),
+            ended = own => return Ok(ended??),
             ended = &mut worker => return Ok(ended??),
             ended = &mut api => return Ok(ended??),
             ended = &mut scheduler => return Ok(ended?),
@@ -174,10 +180,22 @@ impl AllInOne {
         stop_scheduler.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(5), scheduler).await;
         stop_coordinator.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(5), coordinator).await;
+        if let Some(coordinator) = coordinator {
+            let _ = tokio::time::timeout(Duration::from_secs(5), coordinator).await;
+        }
         drop(bus);
         Ok(())
     }
+}
+
+async fn start_coordinator(options: &Options, layout: &Layout) -> Result<(String, Coordinator), RunError> {
+    let port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|source| nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{port}"), source })?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let config = coordinator(&options.data, layout, &address);
+    Ok((address, Coordinator::start_on(listener, config).await?))
 }
 
 /// Reading the journal blocks.
@@ -187,11 +205,11 @@ async fn open_bus(dir: PathBuf) -> Result<Arc<EmbeddedBus>, RunError> {
     Ok(Arc::new(opening.await??))
 }
 
-fn coordinator(data: &Path, layout: &Layout, addresses: &[String]) -> nova_coordinator::Config {
+fn coordinator(data: &Path, layout: &Layout, address: &str) -> nova_coordinator::Config {
     nova_coordinator::Config {
         cluster: CLUSTER.into(),
         member: 1,
-        members: addresses.iter().map(|address| format!("1@{address}")).collect(),
+        members: vec![format!("1@{address}")],
         data: data.join("coordinator"),
         shards: layout.shards as u16,
         inboxes: layout.inboxes,

@@ -83,11 +83,17 @@ impl StateMachine for EngineMachine {
         self.view.freeze()
     }
 
-    fn write(_frozen: State, _out: &mut dyn Write) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "snapshots are not written yet"))
+    fn write(frozen: State, out: &mut dyn Write) -> io::Result<()> {
+        nova_wire::write_snapshot(&frozen, out)
     }
 
-    fn restore(&mut self, _input: &mut dyn Read) -> Result<(), ApplyError> {
-        Err(ApplyError("snapshots are not read yet".into()))
+    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
+        let state = nova_wire::read_snapshot(input).map_err(|error| ApplyError(format!("snapshot: {error}")))?;
+        if state.config != self.view.read().config {
+            let (found, own) = (state.config.shards, self.view.read().config.shards);
+            return Err(ApplyError(format!("the cluster was made with {found} shards, and the config says {own}")));
+        }
+        *self.view.state.write() = state;
+        Ok(())
     }
 }

@@ -219,7 +219,9 @@ fn find_frame(bytes: &Bytes, from: usize, above: u64) -> Option<usize> {
     let magic = FRAME_MAGIC.to_le_bytes();
     let mut at = from;
     while at + FRAME_HEADER <= bytes.len() {
-        if bytes[at] == magic[0]
+        // Most of what is looked through is space that was taken and never written.
+        at += bytes[at..].iter().position(|byte| *byte == magic[0])?;
+        if at + FRAME_HEADER <= bytes.len()
             && bytes[at..at + 4] == magic
             && let Some(frame) = parse_head(&bytes[at..at + FRAME_HEADER])
             && frame.number > above

@@ -1,0 +1,9 @@
+//! The whole thing as its users meet it: real processes, real sockets, real disks.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod cli;
+mod end_to_end;
+mod restart;
+mod rig;
+mod sync;

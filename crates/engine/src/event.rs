@@ -124,7 +124,7 @@ pub enum Event {
     /// An execution is no more.
     ExecutionEnded(ExecutionId, Outcome),
     /// A key was forgotten.
-    KeyForgotten(ShardId, Arc<str>, Box<str>),
+    KeyForgotten(ShardId, Arc<str>, Arc<str>),
     /// A record was taken in.
     RecordTaken(ShardId, Offset, u64),
     /// Messages were acknowledged by the bus.

@@ -21,7 +21,7 @@ impl State {
     /// The shard, if the cluster has it.
     #[must_use]
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.get(usize::from(id.0))
+        self.shards.get(usize::from(id.0)).map(AsRef::as_ref)
     }
 
     /// The open execution.

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod output;
 pub mod payload;
 mod restore;
+mod scopes;
 pub mod state;
 mod view;
 pub mod work;

@@ -31,11 +31,11 @@ impl State {
                 *workers.inboxes.entry(worker.inbox).or_default() += 1;
             }
             if let Some(free) = worker.free_for_work() {
-                workers.free.entry(Arc::clone(&worker.pool)).or_default().insert((free, worker.id));
+                workers.free.entry(worker.ability()).or_default().insert((free, worker.id));
             }
         }
         self.queue.len = self.queue.classes.values().map(|waiting| waiting.len() as u64).sum();
-        for shard in &mut self.shards {
+        for shard in self.shards.iter_mut().map(Arc::make_mut) {
             for (token, offer) in &shard.offers {
                 if let Some(execution) = shard.executions.get_mut(&offer.execution) {
                     Arc::make_mut(execution).offers.insert(*token);

@@ -16,6 +16,8 @@ use crate::output::{ExecutionEvents, Message, NodeState, Subject};
 use crate::payload::{Failure, Payload, TraceContext};
 use crate::work::Work;
 
+pub use crate::scopes::Scopes;
+
 /// All that a group replicates.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub struct State {
@@ -35,8 +37,8 @@ pub struct State {
     pub catalogue: Catalogue,
     /// Workers and their sessions.
     pub workers: Workers,
-    /// By shard number.
-    pub shards: Vec<Shard>,
+    /// By shard number. Each is shared with the copies that snapshots are written from, and copied when it changes.
+    pub shards: Vec<Arc<Shard>>,
     /// Nodes that wait for a slot.
     pub queue: Queue,
     /// What happens when time passes.
@@ -52,6 +54,9 @@ pub type TimerId = (TimeMs, u64);
 
 /// A name within a namespace: namespace and name.
 pub type FullName = (Box<str>, Box<str>);
+
+/// What a worker can carry: pool and kinds. There are few of them, however many workers there are.
+pub type Ability = (Arc<str>, Arc<BTreeSet<Box<str>>>);
 
 /// What a node asks of a worker: pool and kind.
 pub type Class = (Box<str>, Box<str>);
@@ -115,8 +120,8 @@ pub struct Workers {
     pub by_name: BTreeMap<Box<str>, WorkerId>,
     /// The last session given out.
     pub last_session: SessionId,
-    /// Open workers with a free slot that are not draining: pool → (free slots, worker).
-    pub free: BTreeMap<Arc<str>, BTreeSet<(u32, WorkerId)>>,
+    /// Open workers with a free slot that are not draining, by what they can carry: (free slots, worker).
+    pub free: BTreeMap<Ability, BTreeSet<(u32, WorkerId)>>,
     /// Workers with an open session per inbox partition.
     pub inboxes: BTreeMap<u32, u32>,
 }
@@ -131,7 +136,7 @@ pub struct Worker {
     /// Its pool.
     pub pool: Arc<str>,
     /// What it can carry.
-    pub kinds: BTreeSet<Box<str>>,
+    pub kinds: Arc<BTreeSet<Box<str>>>,
     /// For people and, later, for placement.
     pub labels: Vec<(Box<str>, Box<str>)>,
     /// Slots.
@@ -151,6 +156,12 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Its pool and kinds.
+    #[must_use]
+    pub fn ability(&self) -> Ability {
+        (Arc::clone(&self.pool), Arc::clone(&self.kinds))
+    }
+
     /// Capacity − leases.
     #[must_use]
     pub fn free(&self) -> u32 {
@@ -275,7 +286,7 @@ pub struct Execution {
     /// Number of its last event.
     pub events: u64,
     /// Live scope instances.
-    pub scopes: BTreeMap<ScopeId, Scope>,
+    pub scopes: Scopes,
     /// The next scope instance.
     pub next_scope: u32,
     /// Ends it when it lasts too long.
@@ -360,7 +371,7 @@ pub struct NodeRecord {
     /// Who holds it.
     pub worker: Option<WorkerId>,
     /// What follows once the worker has stopped.
-    pub after_stop: Option<AfterStop>,
+    pub after_stop: Option<Box<AfterStop>>,
     /// Ends its present state.
     pub timer: Option<TimerId>,
     /// Ends it altogether.
@@ -466,5 +477,5 @@ pub enum Timer {
     /// An execution has lasted too long.
     Execution(ExecutionId),
     /// A key is forgotten.
-    Key(ShardId, Arc<str>, Box<str>),
+    Key(ShardId, Arc<str>, Arc<str>),
 }

@@ -61,17 +61,19 @@ impl State {
     /// A cluster on its first day: the namespace `default`, nothing else.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let shards = (0..config.shards).map(|number| Shard {
-            id: ShardId(number),
-            epoch: Default::default(),
-            owner: None,
-            next_offset: Default::default(),
-            before: 0,
-            executions: Default::default(),
-            keys: Default::default(),
-            sources: Default::default(),
-            offers: Default::default(),
-            outbox: Outbox::default(),
+        let shards = (0..config.shards).map(|number| {
+            Arc::new(Shard {
+                id: ShardId(number),
+                epoch: Default::default(),
+                owner: None,
+                next_offset: Default::default(),
+                before: 0,
+                executions: Default::default(),
+                keys: Default::default(),
+                sources: Default::default(),
+                offers: Default::default(),
+                outbox: Outbox::default(),
+            })
         });
         let default = Namespace { name: "default".into(), max_open_executions: 10_000_000, max_keys: 10_000_000 };
         let mut catalogue = Catalogue { revision: 1, ..Catalogue::default() };

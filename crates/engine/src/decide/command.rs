@@ -76,13 +76,13 @@ impl Decider<'_> {
         let Some(namespace) = self.state.catalogue.namespaces.get(&submit.namespace) else {
             return reject(Rejection::UnknownNamespace);
         };
-        let name: Arc<str> = Arc::from(&*submit.namespace);
+        let name = || Arc::<str>::from(&*submit.namespace);
         if let Some(what) = dedupe_out_of_limits(&submit.dedupe) {
             return reject(Rejection::Invalid { what: what.into() });
         }
         match &submit.dedupe {
             Dedupe::Key(key) => {
-                if let Some(known) = shard.keys.get(&(Arc::clone(&name), key.clone())) {
+                if let Some(known) = shard.keys.get(&(name(), key.clone())) {
                     return if known.content_hash == submit.content_hash {
                         Admitted::Repeated(known.execution, known.version)
                     } else {
@@ -94,7 +94,7 @@ impl Decider<'_> {
                 }
             }
             Dedupe::Source { source, number } => {
-                let last = shard.sources.get(&(Arc::clone(&name), source.clone()));
+                let last = shard.sources.get(&(name(), source.clone()));
                 if let Some(last) = last.filter(|last| **last >= *number) {
                     return reject(Rejection::SourceRepeated { last: *last });
                 }
@@ -104,7 +104,7 @@ impl Decider<'_> {
         if shard.executions.contains_key(&submit.execution) {
             return reject(Rejection::BadId);
         }
-        let source = matches!(submit.dedupe, Dedupe::Source { .. }).then_some(name);
+        let source = matches!(submit.dedupe, Dedupe::Source { .. }).then(name);
         if let Some(what) = out_of_limits(submit) {
             return Admitted::Rejected(Rejection::Invalid { what: what.into() }, source);
         }

@@ -160,7 +160,7 @@ impl Decider<'_> {
 
     /// What was promised for the time after the stop.
     pub(super) fn after_stop(&mut self, at: At, found: &Found<'_>) {
-        match found.record.after_stop.clone() {
+        match found.record.after_stop.as_deref().cloned() {
             Some(AfterStop::FailAttempt(failure)) => self.fail(at, found, failure, Repeat::IfPolicySays),
             Some(AfterStop::Fail(failure)) => self.fail(at, found, failure, Repeat::Never),
             Some(AfterStop::Cancel) | None => self.say(Event::Cancelled(at)),

@@ -1,5 +1,7 @@
 //! The life of a scope instance: entering, settling, stopping, leaving.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, BytesMut};
 use nova_program::{BodyForm, NodeIx, ScopeOutput};
 
@@ -77,15 +79,23 @@ impl Decider<'_> {
 
     /// Cancels what lives in a scope that is being stopped, a slice at a time.
     pub(super) fn stop(&mut self, execution: ExecutionId, scope: ScopeId, from: u32) {
-        let Some((_, live)) = self.state.live_scope(execution, scope) else { return };
+        let Some((open, live)) = self.state.live_scope(execution, scope) else { return };
         let Phase::Stopping(ending) = &live.phase else { return };
         let reason = match ending {
             Ending::Cancelled(reason) => reason.clone(),
             Ending::Failed(_) => "".into(),
         };
-        let Some((open, _)) = self.state.live_scope(execution, scope) else { return };
         let start = open.workflow.program.body(live.body).nodes.start;
         let slice = live.nodes.iter().enumerate().skip(from as usize).take(limits::SLICE as usize);
+        // One look over all scope instances for the whole slice: a body may have thousands of nodes with scopes.
+        let mut children: BTreeMap<NodeIx, Vec<ScopeId>> = BTreeMap::new();
+        if slice.clone().any(|(_, record)| record.children > 0) {
+            for (child, inner) in &open.scopes {
+                if let Some((_, node)) = inner.parent.filter(|(parent, _)| *parent == scope) {
+                    children.entry(node).or_default().push(*child);
+                }
+            }
+        }
         for (index, record) in slice {
             let at = At { execution, scope, node: NodeIx(start + index as u32) };
             match record.state {
@@ -98,7 +108,9 @@ impl Decider<'_> {
                 NodeState::Cancelling => self.say(Event::AfterStopChanged(at, AfterStop::Cancel)),
                 NodeState::Waiting if record.children > 0 => {
                     self.say(Event::AfterStopChanged(at, AfterStop::Cancel));
-                    self.stop_children(at, &Ending::Cancelled(reason.clone()), None);
+                    for child in children.get(&at.node).into_iter().flatten() {
+                        self.say(Event::ScopeStopping(execution, *child, Ending::Cancelled(reason.clone())));
+                    }
                 }
                 NodeState::Evaluating | NodeState::Waiting | NodeState::Queued | NodeState::Retrying => {
                     self.say(Event::Cancelled(at));

@@ -30,7 +30,7 @@ impl Decider<'_> {
                 }
             }
             Timer::Key(shard, namespace, key) => {
-                let record = self.state.shard(*shard).and_then(|s| s.keys.get(&(namespace.clone(), key.clone())));
+                let record = self.state.shard(*shard).and_then(|s| s.keys.get(&(namespace.clone(), Box::from(&**key))));
                 if record.is_some_and(|record| record.until == Some(id.0)) {
                     self.say(Event::KeyForgotten(*shard, namespace.clone(), key.clone()));
                 }
@@ -71,12 +71,12 @@ impl Decider<'_> {
         match found.record.state {
             NodeState::Running => self.say(Event::Revoked(at, AfterStop::Fail(failure))),
             NodeState::Cancelling => {
-                if found.record.after_stop != Some(AfterStop::Cancel) {
+                if found.record.after_stop.as_deref() != Some(&AfterStop::Cancel) {
                     self.say(Event::AfterStopChanged(at, AfterStop::Fail(failure)));
                 }
             }
             NodeState::Waiting if found.record.children > 0 => {
-                if found.record.after_stop != Some(AfterStop::Cancel) {
+                if found.record.after_stop.as_deref() != Some(&AfterStop::Cancel) {
                     self.say(Event::AfterStopChanged(at, AfterStop::Fail(failure)));
                 }
                 self.stop_children(at, &Ending::Cancelled("timeout.total".into()), None);

@@ -205,9 +205,9 @@ pub(crate) fn pick(state: &State) -> Option<(&Class, QueueKey, WorkerId)> {
         if best.as_ref().is_some_and(|(_, first, _)| first < key) {
             continue;
         }
-        let Some(free) = state.workers.free.get(&*class.0) else { continue };
-        let capable = |id: &WorkerId| state.worker(*id).is_some_and(|worker| worker.kinds.contains(&class.1));
-        if let Some((_, worker)) = free.iter().rev().find(|(_, id)| capable(id)) {
+        let able =
+            state.workers.free.iter().filter(|((pool, kinds), _)| **pool == *class.0 && kinds.contains(&class.1));
+        if let Some((_, worker)) = able.filter_map(|(_, free)| free.last()).max() {
             best = Some((class, *key, *worker));
         }
     }

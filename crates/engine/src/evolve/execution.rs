@@ -1,6 +1,6 @@
 //! Executions, their scope instances and variables; keys; the catalogue.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,12 +47,12 @@ impl State {
             reply_at_end: submit.reply_to.filter(|_| submit.reply_at_end),
             trace: submit.trace,
             events: 0,
-            scopes: BTreeMap::from([(ScopeId(0), root)]),
+            scopes: [(ScopeId(0), root)].into_iter().collect(),
             next_scope: 1,
             total,
             offers: BTreeSet::new(),
         };
-        let Some(shard) = self.shards.get_mut(usize::from(id.shard().0)) else { return };
+        let Some(shard) = self.shard_mut(id.shard()) else { return };
         shard.executions.insert(id, Arc::new(execution));
         if let Some(key) = key {
             let record = KeyRecord { execution: id, version, content_hash: submit.content_hash, until: None };
@@ -135,7 +135,7 @@ impl State {
     pub(super) fn on_execution_ended(&mut self, id: ExecutionId, outcome: Outcome) {
         self.publish(id, ExecutionEvent::Ended(outcome.clone()));
         let now = self.now;
-        let Some(shard) = self.shards.get_mut(usize::from(id.shard().0)) else { return };
+        let Some(shard) = self.shard_mut(id.shard()) else { return };
         let Some(execution) = shard.executions.remove(&id) else { return };
         for token in &execution.offers {
             shard.offers.remove(token);
@@ -146,7 +146,7 @@ impl State {
             let full = (Arc::clone(&namespace), key.clone());
             if let Some(record) = shard.keys.get_mut(&full) {
                 record.until = Some(until);
-                self.set_timer(until, Timer::Key(id.shard(), full.0, full.1));
+                self.set_timer(until, Timer::Key(id.shard(), full.0, Arc::from(&*full.1)));
             }
         }
         if let Some(record) = self.catalogue.namespaces.get_mut(&*namespace) {
@@ -158,20 +158,20 @@ impl State {
         }
     }
 
-    pub(super) fn on_key_forgotten(&mut self, shard: ShardId, namespace: Arc<str>, key: Box<str>) {
+    pub(super) fn on_key_forgotten(&mut self, shard: ShardId, namespace: Arc<str>, key: &str) {
         if let Some(record) = self.catalogue.namespaces.get_mut(&*namespace) {
             record.keys = record.keys.saturating_sub(1);
         }
         if let Some(shard) = self.shard_mut(shard) {
-            shard.keys.remove(&(namespace, key));
+            shard.keys.remove(&(namespace, key.into()));
         }
     }
 
     pub(super) fn on_var_set(&mut self, id: ExecutionId, scope: ScopeId, var: VarIx, value: Payload) {
         let Some(execution) = self.execution_mut(id) else { return };
-        let program = Arc::clone(&execution.workflow.program);
-        if let Some(live) = execution.scopes.get_mut(&scope) {
-            let first = program.body(live.body).vars.start;
+        let Execution { workflow, scopes, .. } = execution;
+        if let Some(live) = scopes.get_mut(&scope) {
+            let first = workflow.program.body(live.body).vars.start;
             if let Some(variable) = live.vars.get_mut((var.0 - first) as usize) {
                 variable.value = value.clone();
                 variable.version += 1;
@@ -196,7 +196,7 @@ impl State {
     fn keep_offer(&mut self, id: ExecutionId, scope: ScopeId, subject: Subject, token: Token) {
         let seed = crate::decide_seed(id, scope, subject);
         let at = self.now;
-        let Some(shard) = self.shards.get_mut(usize::from(id.shard().0)) else { return };
+        let Some(shard) = self.shard_mut(id.shard()) else { return };
         let Some(execution) = shard.executions.get_mut(&id) else { return };
         Arc::make_mut(execution).offers.insert(token);
         shard.offers.insert(token, OfferRecord { execution: id, scope, subject, at, seed });

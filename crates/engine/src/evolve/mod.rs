@@ -57,7 +57,7 @@ pub fn evolve(state: &mut State, event: Event) {
         Event::Revoked(at, after) => state.on_revoked(at, after),
         Event::AfterStopChanged(at, after) => {
             if let Some(record) = state.record_mut(at) {
-                record.after_stop = Some(after);
+                record.after_stop = Some(Box::new(after));
             }
         }
         Event::Retrying(at, failure, due) => state.on_retrying(at, failure, due),
@@ -97,7 +97,7 @@ pub fn evolve(state: &mut State, event: Event) {
         Event::ScopeStopping(id, scope, ending) => state.on_scope_stopping(id, scope, ending),
         Event::ScopeLeft(id, scope) => state.on_scope_left(id, scope),
         Event::ExecutionEnded(id, outcome) => state.on_execution_ended(id, outcome),
-        Event::KeyForgotten(shard, namespace, key) => state.on_key_forgotten(shard, namespace, key),
+        Event::KeyForgotten(shard, namespace, key) => state.on_key_forgotten(shard, namespace, &key),
         Event::RecordTaken(shard, next_offset, checksum) => {
             if let Some(shard) = state.shard_mut(shard) {
                 shard.next_offset = next_offset;
@@ -136,7 +136,7 @@ impl State {
     }
 
     fn shard_mut(&mut self, id: crate::ids::ShardId) -> Option<&mut crate::state::Shard> {
-        self.shards.get_mut(usize::from(id.0))
+        self.shards.get_mut(usize::from(id.0)).map(Arc::make_mut)
     }
 
     fn execution_mut(&mut self, id: ExecutionId) -> Option<&mut Execution> {
@@ -148,10 +148,9 @@ impl State {
     }
 
     fn record_mut(&mut self, at: At) -> Option<&mut NodeRecord> {
-        let execution = self.execution_mut(at.execution)?;
-        let program = Arc::clone(&execution.workflow.program);
-        let scope = execution.scopes.get_mut(&at.scope)?;
-        let position = crate::find::position(&program, scope.body, at.node)?;
+        let Execution { workflow, scopes, .. } = self.execution_mut(at.execution)?;
+        let scope = scopes.get_mut(&at.scope)?;
+        let position = crate::find::position(&workflow.program, scope.body, at.node)?;
         scope.nodes.get_mut(position)
     }
 

@@ -1,21 +1,18 @@
 //! States of nodes.
 
-use std::sync::Arc;
-
 use crate::ids::{ExecutionId, TimeMs, Token};
 use crate::output::{ExecutionEvent, NodeRef, NodeState};
 use crate::payload::{Failure, Payload};
-use crate::state::{Queued, State, Timer};
+use crate::state::{Execution, Queued, State, Timer};
 use crate::work::{At, Work};
 
 impl State {
     /// A node leaves PENDING: it counts as living in its scope, and its time over all attempts runs.
     pub(super) fn begin_node(&mut self, at: At) {
         let now = self.now;
-        let Some(execution) = self.execution_mut(at.execution) else { return };
-        let program = Arc::clone(&execution.workflow.program);
-        let Some(scope) = execution.scopes.get_mut(&at.scope) else { return };
-        let Some(position) = crate::find::position(&program, scope.body, at.node) else { return };
+        let Some(Execution { workflow, scopes, .. }) = self.execution_mut(at.execution) else { return };
+        let Some(scope) = scopes.get_mut(&at.scope) else { return };
+        let Some(position) = crate::find::position(&workflow.program, scope.body, at.node) else { return };
         let record = &mut scope.nodes[position];
         if record.state == NodeState::Pending {
             record.visit += 1;

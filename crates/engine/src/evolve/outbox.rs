@@ -11,7 +11,7 @@ impl State {
     /// Puts a message into the outbox of a shard and gives its number.
     pub(super) fn post(&mut self, shard: ShardId, body: MessageBody) -> Seq {
         let at = self.now;
-        let Some(shard) = self.shards.get_mut(usize::from(shard.0)) else { return Seq(0) };
+        let Some(shard) = self.shard_mut(shard) else { return Seq(0) };
         let seq = Seq(shard.outbox.last().0 + 1);
         shard.outbox.bytes += size_of_body(&body);
         shard.outbox.messages.push_back(Arc::new(Message { seq, at, body }));
@@ -19,7 +19,7 @@ impl State {
     }
 
     pub(super) fn on_outbox_acked(&mut self, shard: ShardId, seq: Seq) {
-        let Some(shard) = self.shards.get_mut(usize::from(shard.0)) else { return };
+        let Some(shard) = self.shard_mut(shard) else { return };
         let outbox = &mut shard.outbox;
         while outbox.acked < seq {
             let Some(message) = outbox.messages.pop_front() else { break };
@@ -30,20 +30,17 @@ impl State {
 
     /// Notes what happened to an execution; [`State::flush`] makes one message of it per entry.
     pub(crate) fn publish(&mut self, id: ExecutionId, event: ExecutionEvent) {
-        let Some(execution) = self.shards.get_mut(usize::from(id.shard().0)).and_then(|s| s.executions.get_mut(&id))
-        else {
-            return;
-        };
-        let execution = Arc::make_mut(execution);
+        let Some(execution) = self.execution_mut(id) else { return };
         execution.events += 1;
         let number = execution.events;
+        let namespace = Arc::clone(&execution.workflow.namespace);
         // The last one is nearly always the same execution.
         if let Some(last) = self.pending.last_mut().filter(|last| last.execution == id) {
             last.events.push(event);
         } else if let Some(earlier) = self.pending.iter_mut().rev().take(64).find(|events| events.execution == id) {
             earlier.events.push(event);
         } else {
-            let namespace = execution.workflow.namespace.as_ref().into();
+            let namespace = namespace.as_ref().into();
             self.pending.push(ExecutionEvents { execution: id, namespace, first_number: number, events: vec![event] });
         }
     }

@@ -16,24 +16,29 @@ impl State {
     pub(super) fn change_worker(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.workers.all.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
         let before = worker.free_for_work();
-        let pool_before = Arc::clone(&worker.pool);
+        let ability = worker.ability();
         change(worker);
         let after = worker.free_for_work();
-        let pool_after = Arc::clone(&worker.pool);
-        if before == after && pool_before == pool_after {
+        let moved = !(Arc::ptr_eq(&ability.0, &worker.pool) && Arc::ptr_eq(&ability.1, &worker.kinds));
+        if before == after && !moved {
             return;
         }
+        let ability_after = moved.then(|| worker.ability());
         if let Some(free) = before
-            && let Some(set) = self.workers.free.get_mut(&pool_before)
+            && let Some(set) = self.workers.free.get_mut(&ability)
         {
             set.remove(&(free, id));
-            // A pool without free slots stays away, as in a state that was put together from a snapshot.
-            if set.is_empty() && (after.is_none() || pool_before != pool_after) {
-                self.workers.free.remove(&pool_before);
+            if let (Some(free), false) = (after, moved) {
+                set.insert((free, id));
+                return;
+            }
+            // What nobody has a free slot for stays away, as in a state that was put together from a snapshot.
+            if set.is_empty() {
+                self.workers.free.remove(&ability);
             }
         }
         if let Some(free) = after {
-            self.workers.free.entry(pool_after).or_default().insert((free, id));
+            self.workers.free.entry(ability_after.unwrap_or(ability)).or_default().insert((free, id));
         }
     }
 
@@ -59,7 +64,7 @@ impl State {
         *self.workers.inboxes.entry(inbox).or_default() += 1;
         self.change_worker(id, |worker| {
             worker.pool = Arc::from(&*register.pool);
-            worker.kinds = register.kinds.into_iter().collect();
+            worker.kinds = Arc::new(register.kinds.into_iter().collect());
             worker.labels = register.labels;
             worker.capacity = register.capacity;
             worker.session = session;
@@ -163,7 +168,7 @@ impl State {
         let Some(record) = self.record_mut(at) else { return };
         let (Some(id), token) = (record.worker, record.token) else { return };
         record.state = NodeState::Cancelling;
-        record.after_stop = Some(after);
+        record.after_stop = Some(Box::new(after));
         let timer = record.timer.take();
         self.clear_timer(timer);
         let Some(worker) = self.worker(id) else { return };

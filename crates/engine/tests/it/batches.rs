@@ -95,7 +95,7 @@ proptest! {
             propose(&mut tape, rig, &records);
         }
         let [one, other] = rigs;
-        let without_outbox = |rig: &Rig| Shard { outbox: Default::default(), ..rig.state.shards[0].clone() };
+        let without_outbox = |rig: &Rig| Shard { outbox: Default::default(), ..(*rig.state.shards[0]).clone() };
         prop_assert!(without_outbox(&one) == without_outbox(&other));
         prop_assert_eq!(&one.state.queue, &other.state.queue);
         prop_assert_eq!(&one.state.timers, &other.state.timers);

@@ -142,7 +142,11 @@ fn workers(state: &State) {
         .workers
         .free
         .iter()
-        .flat_map(|(pool, set)| set.iter().map(|(slots, id)| (pool.to_string(), *slots, *id)))
+        .flat_map(|((pool, kinds), set)| {
+            let able = move |id: &WorkerId| state.worker(*id).is_some_and(|worker| worker.kinds == *kinds);
+            assert!(set.iter().all(|(_, id)| able(id)) && !set.is_empty());
+            set.iter().map(|(slots, id)| (pool.to_string(), *slots, *id))
+        })
         .collect();
     assert_eq!(free, index, "free slots are what leases leave");
     assert!(inboxes.values().all(|count| *count <= 8));

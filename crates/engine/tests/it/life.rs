@@ -1,6 +1,6 @@
 //! Executions from submission to end.
 
-use nova_engine::input::LocalOutcome;
+use nova_engine::input::{LeaseRef, LocalOutcome};
 use nova_engine::output::{Answer, ExecutionEvent, MessageBody, Outcome, Subject};
 use nova_engine::payload::Payload;
 
@@ -126,5 +126,26 @@ fn a_wide_graph_is_cut_into_slices_and_still_ends() {
     let output = rig.offers().remove(0);
     assert!(matches!(output.subject, Subject::ScopeOutput(_)));
     rig.answer(&output, LocalOutcome::Done { output: Payload::null(), cases: 0, sets: vec![] });
+    assert!(!rig.state.is_open(id));
+}
+
+#[test]
+fn a_result_in_the_name_of_another_session_or_worker_changes_nothing() {
+    let mut rig = Rig::new(program("list\n  a noop\n"));
+    rig.register("one", 1, 0);
+    let (other, session) = rig.register("two", 1, 0);
+    let id = rig.submit();
+    let lease = rig.assignments()[0].lease;
+    let session_of = |number| nova_engine::ids::SessionId(number);
+    let mut wrong = vec![LeaseRef { session: session_of(lease.session.0 + 7), ..lease }];
+    let thief = if lease.worker == other { nova_engine::ids::WorkerId(1) } else { other };
+    wrong.push(LeaseRef { worker: thief, ..lease });
+    wrong.push(LeaseRef { worker: thief, session, ..lease });
+    wrong.push(LeaseRef { worker: nova_engine::ids::WorkerId(99), ..lease });
+    for lease in wrong {
+        rig.complete(lease);
+        assert!(rig.state.is_open(id), "{lease:?} is nobody's");
+    }
+    rig.complete(lease);
     assert!(!rig.state.is_open(id));
 }

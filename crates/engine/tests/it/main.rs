@@ -2,6 +2,7 @@
 
 mod batches;
 mod build;
+mod cost;
 mod invariants;
 mod joins;
 mod life;

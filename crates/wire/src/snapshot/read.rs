@@ -151,14 +151,18 @@ impl Reader {
 
     fn in_shard(&mut self) -> Result<&mut nova_engine::state::Shard, WireError> {
         let shard = self.shard.and_then(|at| self.state.shards.get_mut(at));
-        shard.ok_or_else(|| missing("snapshot.shard"))
+        shard.map(Arc::make_mut).ok_or_else(|| missing("snapshot.shard"))
     }
 
     fn begin_shard(&mut self, head: &wire::Shard) -> Result<(), WireError> {
         self.end_shard()?;
         self.shard = Some(head.id as usize);
-        let shard =
-            self.state.shards.get_mut(head.id as usize).ok_or_else(|| bad("shard.id", "is not in the cluster"))?;
+        let shard = self
+            .state
+            .shards
+            .get_mut(head.id as usize)
+            .map(Arc::make_mut)
+            .ok_or_else(|| bad("shard.id", "is not in the cluster"))?;
         shard.epoch = Epoch(head.epoch);
         shard.owner = head.owner.map(OwnerId);
         shard.next_offset = Offset(head.next_offset);
@@ -224,7 +228,7 @@ impl Reader {
             id,
             name: it.name.into(),
             pool: Arc::from(it.pool.as_str()),
-            kinds: it.kinds.into_iter().map(Into::into).collect(),
+            kinds: Arc::new(it.kinds.into_iter().map(Into::into).collect()),
             labels: labels(it.labels),
             capacity: it.capacity,
             session: SessionId(it.session),
@@ -294,7 +298,7 @@ impl Reader {
             Kind::Execution(id) => Timer::Execution(execution_id(&id)?),
             Kind::Key(it) => {
                 let shard = u16::try_from(it.shard).map_err(|_| bad("timer.shard", "is above 65,535"))?;
-                Timer::Key(ShardId(shard), self.text(&it.namespace), it.key.into())
+                Timer::Key(ShardId(shard), self.text(&it.namespace), Arc::from(it.key))
             }
         })
     }
@@ -374,7 +378,7 @@ fn node(it: wire::Node) -> Result<NodeRecord, WireError> {
         attempt: it.attempt,
         token: Token(it.token),
         worker: it.worker.map(WorkerId),
-        after_stop: it.after_stop.map(after_stop).transpose()?,
+        after_stop: it.after_stop.map(after_stop).transpose()?.map(Box::new),
         timer: it.timer.as_ref().map(timer_id),
         total: it.total.as_ref().map(timer_id),
         queued: it.queued.as_ref().map(queue_key).transpose()?,

@@ -313,7 +313,7 @@ fn node(position: u32, record: &NodeRecord) -> wire::Node {
         attempt: record.attempt,
         token: record.token.0,
         worker: record.worker.map(|worker| worker.0),
-        after_stop: record.after_stop.as_ref().map(|after| wire::AfterStop {
+        after_stop: record.after_stop.as_deref().map(|after| wire::AfterStop {
             kind: Some(match after {
                 AfterStop::FailAttempt(why) => wire::after_stop::Kind::FailAttempt(failure_to_wire(why)),
                 AfterStop::Fail(why) => wire::after_stop::Kind::Fail(failure_to_wire(why)),

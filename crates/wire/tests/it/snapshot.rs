@@ -110,7 +110,7 @@ fn a_large_state_is_cut_into_chunks() {
         let mut copy = (**execution).clone();
         copy.id.0 += (1 + n) << 32;
         copy.offers.clear();
-        state.shards[0].executions.insert(copy.id, copy.into());
+        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.id, copy.into());
     }
     let chunks: Vec<_> = snapshot_to_wire(&state).collect();
     assert!(chunks.len() > 3, "{} chunks", chunks.len());
@@ -167,6 +167,28 @@ fn what_points_outside_is_refused() {
             .collect();
         assert!(state_from_wire(chunks).is_err(), "change {number} was taken");
     }
+}
+
+/// `cargo test --release -p nova-wire --test it cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, in release"]
+fn cost_of_a_snapshot() {
+    let mut state = busy(0..5);
+    let execution = state.shards[0].executions.values().next().cloned().expect("the walk leaves an execution open");
+    for n in 0..200_000 {
+        let mut copy = (*execution).clone();
+        copy.id.0 += (1 + n) << 32;
+        copy.offers.clear();
+        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.id, copy.into());
+    }
+    let begin = std::time::Instant::now();
+    let bytes = written(&state);
+    let writing = begin.elapsed();
+    let begin = std::time::Instant::now();
+    let restored = read_snapshot(&mut bytes.as_slice()).expect("it was written just now");
+    let reading = begin.elapsed();
+    assert!(restored == state);
+    println!("200,000 executions: {} bytes, written in {writing:?}, read in {reading:?}", bytes.len());
 }
 
 /// A snapshot of version 1, written when it was new. Every later build must read it.

@@ -8,7 +8,8 @@ use tonic::{Code, Status};
 use crate::proposer::NoVerdict;
 
 pub(crate) fn not_leader(leader: Option<(u64, String)>) -> Status {
-    let Some((id, address)) = leader else { return Status::unavailable("no leader is known") };
+    // Both say that certainly nothing was taken.
+    let Some((id, address)) = leader else { return Status::failed_precondition("no leader is known") };
     let mut status = Status::failed_precondition("this member does not lead");
     if let Ok(value) = MetadataValue::try_from(format!("{id}@{address}")) {
         status.metadata_mut().insert(LEADER_METADATA, value);

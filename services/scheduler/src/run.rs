@@ -30,6 +30,8 @@ const ALONE: Duration = Duration::from_millis(50);
 const RENEW: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
+/// An election takes its time: only what lasts longer is worth a word.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// A scheduler.
 pub struct Scheduler {
@@ -50,6 +52,8 @@ pub struct Scheduler {
     give_back: Vec<u32>,
     evaluator: Evaluator,
     fetched: mpsc::UnboundedReceiver<Fetched>,
+    /// Whether the streams to a leader were opened.
+    linked: bool,
 }
 
 impl Scheduler {
@@ -75,16 +79,24 @@ impl Scheduler {
             publishing: Arc::default(),
             lease: RENEW * 3,
             give_back: Vec::new(),
+            linked: false,
         }
     }
 
     /// Works until `stop`; then it gives its shards back.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut alone_since = Instant::now();
         while !stop.is_cancelled() {
-            let working = self.work(&stop);
-            if let Err(why) = working.await {
-                tracing::warn!(why, "the link to the leader is opened again");
+            self.linked = false;
+            if let Err(why) = self.work(&stop).await {
                 counter!(names::RECOVERIES).increment(1);
+                if self.linked {
+                    tracing::warn!(why, "the link to the leader broke; it is opened again");
+                    alone_since = Instant::now();
+                } else if alone_since.elapsed() > QUIET {
+                    tracing::warn!(why, "no link to a leader");
+                    alone_since = Instant::now();
+                }
             }
             self.sent.clear();
             tokio::select! {
@@ -103,6 +115,7 @@ impl Scheduler {
         let mut link = Link::open(&self.coordinators).await?;
         self.positions(&mut *reader).await?;
         link.subscribe(self.subscription()).await?;
+        self.linked = true;
         let mut renew_at = Instant::now();
         let mut alone = tokio::time::interval(ALONE);
         alone.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

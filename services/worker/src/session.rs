@@ -204,7 +204,8 @@ impl Worker {
             Ok(_) => Ok(None),
             Err(error @ ClientError::Refused(_)) => Err(RunError::Refused(error.to_string())),
             Err(error) => {
-                tracing::warn!(%error, "no registration yet");
+                // Tried again at once: only what lasts is worth a word, and `call` has waited already.
+                tracing::warn!(%error, "no coordinator takes the registration");
                 Ok(None)
             }
         }

@@ -1,0 +1,6 @@
+//! Documents, slots, names.
+
+mod record;
+mod schedule;
+mod source;
+mod spec;

@@ -13,6 +13,6 @@ mod spec;
 
 pub use problem::{Problem, codes};
 pub use record::{IncomingRecord, Unreadable, input_of_record};
-pub use schedule::{Plan, Schedule};
+pub use schedule::{Plan, Schedule, time_of};
 pub use source::{Source, execution_id, number_of_offset, offset_of_position, shard_of};
 pub use spec::{CatchUp, Cron, From, Kafka, Kind, RecordInput, TriggerSpec};

@@ -56,6 +56,13 @@ impl std::fmt::Display for ScheduleError {
     }
 }
 
+/// A slot as RFC 3339 in UTC.
+#[must_use]
+pub fn time_of(slot_ms: u64) -> String {
+    let time = i64::try_from(slot_ms).ok().and_then(|slot| Timestamp::from_millisecond(slot).ok());
+    time.unwrap_or(Timestamp::MAX).to_string()
+}
+
 /// What is to be done at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {

@@ -82,6 +82,15 @@ pub enum RecordInput {
     Record,
 }
 
+fn read(document: &[u8]) -> Result<Value, Vec<Problem>> {
+    let unreadable = |message: String| vec![Problem { path: String::new(), code: codes::UNREADABLE, message }];
+    if document.len() > limits::MAX_DOCUMENT {
+        let most = limits::MAX_DOCUMENT;
+        return Err(unreadable(format!("the document has {} bytes, at most {most} are read", document.len())));
+    }
+    serde_json::from_slice(document).map_err(|error| unreadable(format!("not JSON: {error}")))
+}
+
 const SHARED: [&str; 5] = ["id", "workflow", "version", "type", "input"];
 
 impl TriggerSpec {
@@ -90,16 +99,29 @@ impl TriggerSpec {
     /// # Errors
     /// With all its problems at once, by their paths; at most [`limits::MAX_PROBLEMS`].
     pub fn parse(document: &[u8]) -> Result<Self, Vec<Problem>> {
-        let unreadable = |message: String| vec![Problem { path: String::new(), code: codes::UNREADABLE, message }];
-        if document.len() > limits::MAX_DOCUMENT {
-            return Err(unreadable(format!(
-                "the document has {} bytes, at most {} are read",
-                document.len(),
-                limits::MAX_DOCUMENT
-            )));
+        Self::from_value(&read(document)?)
+    }
+
+    /// Reads a document as the catalogue has it, beside the trigger's id and workflow. It may leave these two out; it must
+    /// not contradict them.
+    ///
+    /// # Errors
+    /// As [`TriggerSpec::parse`].
+    pub fn parse_stored(id: &str, workflow: &str, document: &[u8]) -> Result<Self, Vec<Problem>> {
+        let mut value: Value = read(document)?;
+        if let Value::Object(fields) = &mut value {
+            fields.entry("id").or_insert_with(|| json!(id));
+            fields.entry("workflow").or_insert_with(|| json!(workflow));
         }
-        let value = serde_json::from_slice(document).map_err(|error| unreadable(format!("not JSON: {error}")))?;
-        Self::from_value(&value)
+        let spec = Self::from_value(&value)?;
+        let pairs = [("id", spec.id.as_str(), id), ("workflow", spec.workflow.as_str(), workflow)];
+        let differ = pairs.into_iter().filter(|(_, says, is)| says != is).map(|(name, _, is)| Problem {
+            path: format!("/{name}"),
+            code: codes::BAD_VALUE,
+            message: format!("{name} differs from {is:?}, under which the trigger is stored"),
+        });
+        let differ: Vec<Problem> = differ.collect();
+        if differ.is_empty() { Ok(spec) } else { Err(differ) }
     }
 
     /// Reads a document that is JSON already.

@@ -131,6 +131,17 @@ fn unreadable_bytes_are_one_problem() {
     }
 }
 
+#[test]
+fn a_stored_document_agrees_with_the_name_it_is_stored_under() {
+    let short = br#"{"type":"kafka","topic":"t"}"#;
+    let spec = TriggerSpec::parse_stored("a", "w", short).unwrap();
+    assert_eq!((spec.id.as_str(), spec.workflow.as_str()), ("a", "w"));
+    let other = br#"{"id":"b","workflow":"v","type":"kafka","topic":"t"}"#;
+    let problems = TriggerSpec::parse_stored("a", "w", other).unwrap_err();
+    assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["/id", "/workflow"]);
+    assert!(TriggerSpec::parse_stored("b", "v", other).is_ok());
+}
+
 proptest! {
     #[test]
     fn hostile_documents_never_break_it(text in ".{0,200}", field in "[a-zA-Z]{1,9}", pattern in "[0-9*/,LW#? a-zA-Z-]{0,30}") {

@@ -96,38 +96,34 @@ impl Trigger {
     pub async fn run(self, stop: CancellationToken) {
         let leaving = CancellationToken::new();
         let _leave = leaving.clone().drop_guard();
-        let working = async {
-            let shards = self.shards().await;
-            let (sender, catalogue) = watch::channel(Catalogue::default());
-            let following = follow(self.coordinators.clone(), sender);
-            let (load, looking) = load::watch(self.coordinators.clone(), &self.config);
-            let cluster = ClusterId::of_name(&self.config.cluster);
-            let submitter = Submitter::new(Arc::clone(&self.bus), cluster, shards, leaving.clone());
-            let workflows = Workflows::new(self.coordinators.clone(), catalogue.clone());
-            let context = Arc::new(Context::new(
-                Arc::clone(&self.bus),
-                Arc::clone(&self.clock),
-                submitter,
-                load,
-                self.config.window,
-                self.coordinators.clone(),
-                workflows,
-            ));
-            let supervising = supervise(Arc::clone(&context), catalogue, stop.clone());
-            tokio::select! {
-                () = following => {}
-                () = looking => {}
-                () = supervising => {}
-            }
-            let end = Instant::now() + LEAVE;
-            while context.submitter.waiting() > 0 && Instant::now() < end {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let shards = tokio::select! {
+            shards = self.shards() => shards,
+            () = stop.cancelled() => return,
         };
+        let (sender, catalogue) = watch::channel(Catalogue::default());
+        let following = follow(self.coordinators.clone(), sender);
+        let (load, looking) = load::watch(self.coordinators.clone(), &self.config);
+        let cluster = ClusterId::of_name(&self.config.cluster);
+        let submitter = Submitter::new(Arc::clone(&self.bus), cluster, shards, leaving.clone());
+        let workflows = Workflows::new(self.coordinators.clone(), catalogue.clone());
+        let context = Arc::new(Context::new(
+            Arc::clone(&self.bus),
+            Arc::clone(&self.clock),
+            submitter,
+            load,
+            self.config.window,
+            self.coordinators.clone(),
+            workflows,
+        ));
+        let supervising = supervise(Arc::clone(&context), catalogue, stop.clone());
         tokio::select! {
-            () = working => {}
-            // Nothing can be submitted before the shards are known; after that, stopping is the supervisor's.
-            () = async { stop.cancelled().await; tokio::time::sleep(LEAVE * 2).await } => {}
+            () = following => {}
+            () = looking => {}
+            () = supervising => {}
+        }
+        let end = Instant::now() + LEAVE;
+        while context.submitter.waiting() > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

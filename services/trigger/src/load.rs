@@ -19,18 +19,19 @@ const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
 
 /// The shards that take nothing from triggers now.
 #[derive(Clone)]
-pub(crate) struct Load(watch::Receiver<Arc<BTreeSet<u32>>>);
+pub(crate) struct Load(watch::Receiver<Option<Arc<BTreeSet<u32>>>>);
 
 impl Load {
+    /// Until the load is known, every shard counts as busy: a service that begins during an overload must not add to it.
     pub(crate) fn is_busy(&self, shard: u32) -> bool {
-        self.0.borrow().contains(&shard)
+        self.0.borrow().as_ref().is_none_or(|busy| busy.contains(&shard))
     }
 }
 
 /// Looks at the shards again and again. Without an answer the last one holds: what cannot be asked for its load cannot
 /// tell its positions either, and windows fill.
 pub(crate) fn watch(coordinators: Coordinators, config: &Config) -> (Load, impl Future<Output = ()> + use<>) {
-    let (sender, receiver) = watch::channel(Arc::default());
+    let (sender, receiver) = watch::channel(None);
     let (most_open, most_lag) = (config.max_open_per_shard, config.max_read_lag);
     let busy = move |shard: &v1::ShardView| {
         shard.open_executions >= most_open || shard.read_lag >= most_lag || shard.outbox_bytes >= OUTBOX_BYTES
@@ -44,10 +45,10 @@ pub(crate) fn watch(coordinators: Coordinators, config: &Config) -> (Load, impl 
                 Ok(answer) => {
                     let now: BTreeSet<u32> = answer.shards.iter().filter(|it| busy(it)).map(|it| it.shard).collect();
                     sender.send_if_modified(|known| {
-                        let changed = **known != now;
+                        let changed = known.as_deref() != Some(&now);
                         if changed {
-                            tracing::info!(shards = now.len(), "shards that take nothing from triggers");
-                            *known = Arc::new(now);
+                            tracing::debug!(shards = now.len(), "shards that take nothing from triggers");
+                            *known = Some(Arc::new(now));
                         }
                         changed
                     });

@@ -1,5 +1,8 @@
 //! Documents, slots, names.
 
+// A panic in a test is the report.
+#![allow(clippy::unwrap_used)]
+
 mod record;
 mod schedule;
 mod source;

@@ -277,10 +277,8 @@ async fn a_shard_with_enough_to_do_gets_nothing() {
     let world = World::new().await;
     world.busy(true);
     world.trigger(&minutely(json!({ "catchUp": "all" })));
-    // A service that has seen the load before there is something to fire.
     let service = world.start();
     world.wait_sources(1).await;
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     world.clock.advance(2 * MINUTE);
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert!(world.started().is_empty());

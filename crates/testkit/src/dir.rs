@@ -1,0 +1,53 @@
+//! Directories of a run.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// A directory that is removed with everything in it when this is dropped, unless it was given by the caller or
+/// `NOVA_KEEP` is set.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Dir {
+    /// A new temporary directory.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn temporary() -> Result<Self> {
+        Self::temporary_in(&std::env::temp_dir())
+    }
+
+    /// A new temporary directory inside `parent`, which decides on which disk it is.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn temporary_in(parent: &Path) -> Result<Self> {
+        std::fs::create_dir_all(parent).map_err(Error::file("make", parent))?;
+        let made = tempfile::Builder::new().prefix("nova-").tempdir_in(parent);
+        let mut made = made.map_err(Error::file("make a directory in", parent))?;
+        if std::env::var_os("NOVA_KEEP").is_some_and(|value| value != "0") {
+            made.disable_cleanup(true);
+        }
+        Ok(Self { path: made.path().to_owned(), _temporary: Some(made) })
+    }
+
+    /// A directory of the caller; it is made when it is missing and stays.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn kept(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        std::fs::create_dir_all(&path).map_err(Error::file("make", &path))?;
+        Ok(Self { path, _temporary: None })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,152 @@
+//! A real Kafka, through `scripts/kafka.sh`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{Error, Result, Usage, usage_of};
+
+/// Longest run of the script; the first one downloads Kafka.
+const START: Duration = Duration::from_secs(600);
+const OTHER: Duration = Duration::from_secs(90);
+
+/// Brokers on loopback. They end when this is dropped; their data stays in the directory.
+#[derive(Debug)]
+pub struct Kafka {
+    script: PathBuf,
+    dir: PathBuf,
+    brokers: u32,
+    bootstrap: String,
+}
+
+impl Kafka {
+    /// Starts 1 or 3 brokers with their data in `dir`, and waits until they answer.
+    ///
+    /// # Errors
+    /// When the script is not there or fails.
+    pub async fn start(brokers: u32, dir: &Path) -> Result<Self> {
+        // Made first: whatever the script has begun when it fails or this is dropped is ended.
+        let mut kafka = Self { script: script()?, dir: dir.to_owned(), brokers, bootstrap: String::new() };
+        kafka.restart().await?;
+        Ok(kafka)
+    }
+
+    /// Brings back the brokers that are down, on their old ports, and waits until all answer.
+    ///
+    /// # Errors
+    /// When one does not come back.
+    pub async fn restart(&mut self) -> Result<()> {
+        let brokers = self.brokers.to_string();
+        let said = self.run("start", ["--brokers", &brokers], None, START).await?;
+        let bootstrap = said.lines().rev().find_map(|line| line.strip_prefix("bootstrap="));
+        let unexpected = || Error::Unexpected { what: "the answer of kafka.sh".into(), why: said.clone() };
+        self.bootstrap = bootstrap.ok_or_else(unexpected)?.trim().to_owned();
+        Ok(())
+    }
+
+    /// `host:port` of all brokers, separated by commas.
+    #[must_use]
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// How many brokers.
+    #[must_use]
+    pub fn brokers(&self) -> u32 {
+        self.brokers
+    }
+
+    /// `kill -9` of one broker, from 1, or of all.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub async fn crash(&self, broker: Option<u32>) -> Result<()> {
+        self.run("crash", [], broker, OTHER).await.map(drop)
+    }
+
+    /// Clean shutdown of one broker, from 1, or of all.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub async fn stop(&self, broker: Option<u32>) -> Result<()> {
+        self.run("stop", [], broker, OTHER).await.map(drop)
+    }
+
+    /// Lets one broker, or all, stand still: it holds its connections and answers nothing.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub async fn pause(&self, broker: Option<u32>) -> Result<()> {
+        self.run("pause", [], broker, OTHER).await.map(drop)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub async fn resume(&self, broker: Option<u32>) -> Result<()> {
+        self.run("resume", [], broker, OTHER).await.map(drop)
+    }
+
+    /// What the brokers use that run.
+    ///
+    /// # Errors
+    /// When a broker that is said to run does not.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut sum = Usage::default();
+        for broker in 1..=self.brokers {
+            if let Some(pid) = self.pid(broker) {
+                sum += usage_of(pid)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Process id of a broker, from 1, if it runs.
+    #[must_use]
+    pub fn pid(&self, broker: u32) -> Option<u32> {
+        let folder = self.dir.join(format!("b{broker}"));
+        let pid: u32 = std::fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()?;
+        // The number may be that of a later process.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let own = folder.join("server.properties").display().to_string();
+        String::from_utf8_lossy(&line).contains(&own).then_some(pid)
+    }
+
+    async fn run<const N: usize>(
+        &self,
+        what: &str,
+        flags: [&str; N],
+        broker: Option<u32>,
+        within: Duration,
+    ) -> Result<String> {
+        let mut args: Vec<OsString> = vec![what.into()];
+        args.extend(flags.map(Into::into));
+        args.push(self.dir.clone().into());
+        args.extend(broker.map(|broker| broker.to_string().into()));
+        crate::nova::run(&self.script, args, within).await
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new(&self.script);
+        command.arg("crash").arg(&self.dir).stdin(std::process::Stdio::null());
+        // Nobody is left to hear of a failure; brokers that were never started are no failure.
+        let _ = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+/// The script named by `NOVA_KAFKA_SCRIPT`, else that of the checkout around the current directory or of the build.
+fn script() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("NOVA_KAFKA_SCRIPT") {
+        let path = PathBuf::from(path);
+        return if path.is_file() { Ok(path) } else { Err(Error::NoKafkaScript { looked: vec![path] }) };
+    }
+    let current = std::env::current_dir().unwrap_or_default();
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let looked = current.ancestors().chain(built).map(|folder| folder.join("scripts/kafka.sh"));
+    let looked: Vec<_> = looked.collect();
+    let found = looked.iter().find(|path| path.is_file()).cloned();
+    found.ok_or(Error::NoKafkaScript { looked })
+}

@@ -67,7 +67,7 @@ pub async fn run(serve: Serve) -> Result<(), Failed> {
         Service::Scheduler => scheduler(&serve).await,
         Service::Worker => worker(&serve).await,
         Service::Api => api(&serve).await,
-        Service::Trigger => Err(Failed::Usage("the trigger service is not part of this build yet".into())),
+        Service::Trigger => trigger(&serve).await,
     }
 }
 
@@ -119,6 +119,17 @@ async fn worker(serve: &Serve) -> Result<(), Failed> {
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "worker", &telemetry, bus_ready(&bus), &stop);
     nova_worker::Worker::new(config, bus).map_err(stopped)?.run(stop).await.map_err(stopped)?;
+    telemetry.shutdown();
+    Ok(())
+}
+
+async fn trigger(serve: &Serve) -> Result<(), Failed> {
+    let Some(config) = config(serve, "NOVA_TRIGGER_", nova_trigger::Config::problems)? else { return Ok(()) };
+    let telemetry = telemetry("trigger")?;
+    let stop = stop_on_signal();
+    let bus = config.bus.connect().map_err(stopped)?;
+    observed(config.observe.clone(), "trigger", &telemetry, bus_ready(&bus), &stop);
+    nova_trigger::Trigger::new(&config, bus).run(stop).await;
     telemetry.shutdown();
     Ok(())
 }

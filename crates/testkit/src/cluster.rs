@@ -1,6 +1,7 @@
-//! Coordinators, schedulers, workers and apis as processes of their own, on Kafka.
+//! Coordinators, schedulers, workers, triggers and apis as processes of their own, on Kafka.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::members::{serve, sum};
@@ -21,6 +22,8 @@ pub struct ClusterOptions {
     pub schedulers: usize,
     /// Workers.
     pub workers: usize,
+    /// Trigger services.
+    pub triggers: usize,
     /// Apis.
     pub apis: usize,
     /// Slots of each worker.
@@ -32,7 +35,7 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         let members = MembersOptions { count: 1, ..MembersOptions::default() };
-        Self { brokers: 1, members, schedulers: 2, workers: 2, apis: 1, slots: 256, ledger: false }
+        Self { brokers: 1, members, schedulers: 2, workers: 2, triggers: 0, apis: 1, slots: 256, ledger: false }
     }
 }
 
@@ -40,6 +43,7 @@ impl Default for ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     apis: Vec<Process>,
+    triggers: Vec<Process>,
     workers: Vec<Process>,
     schedulers: Vec<Process>,
     members: Members,
@@ -65,6 +69,7 @@ impl Cluster {
         let observed = |settings: Settings, observe: u16| settings.with("observe", format!("127.0.0.1:{observe}"));
         let mut cluster = Self {
             apis: Vec::new(),
+            triggers: Vec::new(),
             workers: Vec::new(),
             schedulers: Vec::new(),
             members,
@@ -90,6 +95,11 @@ impl Cluster {
             }
             cluster.workers.push(Process::spawn(serve(nova, "worker", &name, &settings, port, &own)?)?);
         }
+        for (number, port) in (1..).zip(free_ports(options.triggers)?) {
+            let name = format!("trigger-{number}");
+            let settings = observed(base.clone(), port);
+            cluster.triggers.push(Process::spawn(serve(nova, "trigger", &name, &settings, port, &own)?)?);
+        }
         for (number, port) in free_ports(options.apis)?.into_iter().enumerate() {
             let name = format!("api-{}", number + 1);
             let settings = base
@@ -110,7 +120,8 @@ impl Cluster {
     /// When a process ended, or at the deadline.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
         self.members.ready(within).await?;
-        for process in self.schedulers.iter_mut().chain(&mut self.workers).chain(&mut self.apis) {
+        let services = self.schedulers.iter_mut().chain(&mut self.workers).chain(&mut self.triggers);
+        for process in services.chain(&mut self.apis) {
             process.ready(within).await?;
         }
         if let Some(rest) = self.rests.first() {
@@ -149,6 +160,17 @@ impl Cluster {
         &mut self.workers
     }
 
+    /// The trigger services.
+    pub fn triggers(&mut self) -> &mut [Process] {
+        &mut self.triggers
+    }
+
+    /// Where worker `number`, from 1, notes its attempts, if that was asked for.
+    #[must_use]
+    pub fn ledger(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("worker-{number}.ledger"))
+    }
+
     /// The apis.
     pub fn apis(&mut self) -> &mut [Process] {
         &mut self.apis
@@ -175,6 +197,7 @@ impl Cluster {
             ("scheduler", sum(&self.schedulers)?),
             ("coordinator", self.members.usage()?),
             ("worker", sum(&self.workers)?),
+            ("trigger", sum(&self.triggers)?),
             ("bus", self.kafka.usage()?),
         ]))
     }

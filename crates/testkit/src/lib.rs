@@ -11,6 +11,7 @@ mod dev;
 mod dir;
 mod error;
 mod kafka;
+pub mod ledger;
 mod members;
 mod nova;
 mod ports;

@@ -167,6 +167,14 @@ impl Rest {
         self.send("cancel", self.to(Method::POST, &format!("/executions/{id}/cancel"))).await
     }
 
+    /// Stores a trigger.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn trigger(&self, spec: &Value) -> Result<Value> {
+        self.send("put a trigger", self.to(Method::POST, "/triggers").json(spec)).await
+    }
+
     /// A page of executions, newest first, of one workflow and state if these are named; `cursor` is that of the page
     /// before.
     ///

@@ -15,6 +15,7 @@ use nova_coordinator::Coordinator;
 use nova_journal::{DirLock, LockError};
 use nova_scheduler::Scheduler;
 use nova_telemetry::MetricsPage;
+use nova_trigger::Trigger;
 use nova_wire::ClusterId;
 use nova_worker::Worker;
 use tokio::task::JoinHandle;
@@ -82,9 +83,10 @@ struct Parts {
     coordinator: Option<JoinHandle<Result<(), nova_coordinator::RunError>>>,
     scheduler: JoinHandle<()>,
     worker: JoinHandle<Result<(), nova_worker::RunError>>,
+    trigger: JoinHandle<()>,
     api: JoinHandle<Result<(), nova_api::RunError>>,
     /// Parts end in the order in which work flows, so that each can hand over what it has.
-    stops: [CancellationToken; 4],
+    stops: [CancellationToken; 5],
 }
 
 const CLUSTER: &str = "dev";
@@ -99,8 +101,8 @@ impl AllInOne {
         let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
         let bus: SharedBus = open_bus(options.data.join("bus")).await?;
         bus.ensure_topics(&layout.topics()).await?;
-        let stops: [CancellationToken; 4] = Default::default();
-        let [stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
+        let stops: [CancellationToken; 5] = Default::default();
+        let [stop_trigger, stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
         let (coordinators, coordinator) = if options.coordinators.is_empty() {
             let (address, coordinator) = start_coordinator(&options, &layout).await?;
             (vec![address], Some(tokio::spawn(coordinator.run(stop_coordinator))))
@@ -125,6 +127,12 @@ impl AllInOne {
             ..nova_worker::Config::default()
         };
         let worker = tokio::spawn(Worker::new(worker, Arc::clone(&bus))?.run(stop_worker));
+        let trigger = nova_trigger::Config {
+            cluster: CLUSTER.into(),
+            coordinators: coordinators.clone(),
+            ..nova_trigger::Config::default()
+        };
+        let trigger = tokio::spawn(Trigger::new(&trigger, Arc::clone(&bus)).run(stop_trigger));
         let api = nova_api::Config {
             cluster: CLUSTER.into(),
             coordinators: coordinators.clone(),
@@ -136,7 +144,7 @@ impl AllInOne {
         let api = Api::start(api, Arc::clone(&bus), metrics, stop_api).await?;
         let address = api.address()?;
         let api = tokio::spawn(api.run());
-        let parts = Parts { bus, coordinator, scheduler, worker, api, stops };
+        let parts = Parts { bus, coordinator, scheduler, worker, trigger, api, stops };
         Ok(Self { address, coordinators, parts, stop, _lock: lock })
     }
 
@@ -158,7 +166,7 @@ impl AllInOne {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let Self { parts, stop, .. } = self;
-        let Parts { bus, mut coordinator, mut scheduler, mut worker, mut api, stops } = parts;
+        let Parts { bus, mut coordinator, mut scheduler, mut worker, mut trigger, mut api, stops } = parts;
         let own = async {
             match &mut coordinator {
                 Some(coordinator) => coordinator.await,
@@ -171,8 +179,11 @@ impl AllInOne {
             ended = &mut worker => return Ok(ended??),
             ended = &mut api => return Ok(ended??),
             ended = &mut scheduler => return Ok(ended?),
+            ended = &mut trigger => return Ok(ended?),
         }
-        let [stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops;
+        let [stop_trigger, stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops;
+        stop_trigger.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(6), trigger).await;
         stop_api.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(6), api).await;
         stop_worker.cancel();

@@ -116,6 +116,20 @@ impl Problem {
         Self { problems: places, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "document.invalid", title) }
     }
 
+    pub(crate) fn invalid_trigger(problems: &[nova_trigger_rules::Problem]) -> Self {
+        let place = |it: &nova_trigger_rules::Problem| Place {
+            code: it.code.into(),
+            message: it.message.clone(),
+            help: None,
+            path: it.path.clone(),
+            line: None,
+            column: None,
+        };
+        let title = "the document is not a valid trigger";
+        let places = problems.iter().map(place).collect();
+        Self { problems: places, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "trigger.invalid", title) }
+    }
+
     pub(crate) fn invalid_input(problems: Vec<nova_model::InputProblem>) -> Self {
         let place = |it: nova_model::InputProblem| Place {
             code: "input.schema".into(),

@@ -1,5 +1,6 @@
 //! What can be set.
 
+use nova_service_kit::bus::BusSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a trigger service.
@@ -10,6 +11,8 @@ pub struct Config {
     pub cluster: String,
     /// Coordinators: `http://host:port`; some of them are enough.
     pub coordinators: Vec<String>,
+    /// The bus.
+    pub bus: BusSettings,
     /// Records of one partition that are submitted and not yet applied, 1 to 100,000; with more, the partition is not
     /// read. A position is asked for about once per half of this.
     pub window: u64,
@@ -27,6 +30,7 @@ impl Default for Config {
         Self {
             cluster: "nova".into(),
             coordinators: vec!["http://127.0.0.1:7710".into()],
+            bus: BusSettings::default(),
             window: 4_096,
             max_open_per_shard: 800_000,
             max_read_lag: 100_000,
@@ -50,6 +54,7 @@ impl Config {
         check((1..=100_000).contains(&self.window), "window: must be 1 to 100000");
         check((1..=1_000_000).contains(&self.max_open_per_shard), "max_open_per_shard: must be 1 to 1000000");
         check(self.max_read_lag > 0, "max_read_lag: must be above 0");
+        problems.extend(self.bus.problems());
         problems
     }
 }

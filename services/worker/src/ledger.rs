@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nova_wire::v1;
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 #[derive(Clone)]
@@ -22,11 +23,11 @@ impl Ledger {
 
     pub(crate) fn write(&self, what: &str, assignment: &v1::Assignment, lease: &v1::LeaseRef) {
         let Some(file) = &self.0 else { return };
-        // The monotonic clock of the machine: lines of several workers on it can be compared.
-        let now = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+        // The boot clock is the machine's own: lines of several workers on it can be compared.
+        let now = clock_gettime(ClockId::Boottime);
         let line = json!({
             "what": what,
-            "uptime": now.split(' ').next(),
+            "boot_ns": now.tv_sec * 1_000_000_000 + now.tv_nsec,
             "execution": lease.execution.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             "scope": assignment.scope,
             "node": assignment.node_id,
@@ -37,7 +38,7 @@ impl Ledger {
             "session": lease.session,
         });
         let mut file = file.lock();
-        let written = writeln!(file, "{line}").and_then(|()| file.sync_data());
+        let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data());
         if let Err(error) = written {
             tracing::error!(%error, "the ledger cannot be written");
         }

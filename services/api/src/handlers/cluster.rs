@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use nova_client::Repeat;
+use nova_trigger_rules::TriggerSpec;
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -130,21 +131,17 @@ pub(crate) async fn put_trigger(
     Namespace(namespace): Namespace,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let spec: Value = serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("body: {error}")))?;
-    let text = |field: &str| {
-        let value = spec.get(field).and_then(Value::as_str).map(str::to_owned);
-        value.ok_or_else(|| Problem::bad_request(format!("{field}: a text is wanted")))
-    };
-    let (id, workflow) = (text("id")?, text("workflow")?);
-    app.workflows.get(&namespace, &workflow, None).await?;
-    let trigger = v1::Trigger { namespace, id, workflow, spec: spec.to_string().into() };
+    let spec = TriggerSpec::parse(&body).map_err(|problems| Problem::invalid_trigger(&problems))?;
+    app.workflows.get(&namespace, &spec.workflow, spec.version).await?;
+    let stored = spec.to_value();
+    let trigger = v1::Trigger { namespace, id: spec.id, workflow: spec.workflow, spec: stored.to_string().into() };
     let asking = app.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
         let trigger = trigger.clone();
         async move { member.put_trigger(trigger).await }
     });
     match asking.await?.result {
         Some(v1::put_response::Result::Refused(refusal)) => Err(Problem::refused(&refusal)),
-        _ => Ok((StatusCode::CREATED, Json(spec)).into_response()),
+        _ => Ok((StatusCode::CREATED, Json(stored)).into_response()),
     }
 }
 

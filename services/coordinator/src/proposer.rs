@@ -10,7 +10,7 @@ use nova_wire::v1;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::SharedClock;
 use crate::machine::{EngineMachine, LOG_VERSION, View};
 
 /// Entries on their way.
@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum NoVerdict {
     /// Certainly not appended.
     NotLeader(Option<(u64, String)>),
+    /// Never appended: every member would stop at it.
+    Malformed(String),
     /// It may or may not be applied.
     Unknown(String),
 }
@@ -52,17 +54,22 @@ impl PendingVerdict {
 }
 
 impl Proposer {
-    pub(crate) fn start(group: Group<EngineMachine>, view: Arc<View>) -> Self {
+    pub(crate) fn start(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(run(group, view, receiver));
+        tokio::spawn(run(group, view, clock, receiver));
         Self(sender)
     }
 
     /// Hands a request over; requests are appended in this order.
     pub(crate) async fn hand_over(&self, kind: v1::entry_body::Kind) -> PendingVerdict {
         let (answer, receiver) = oneshot::channel();
+        let body = v1::EntryBody { kind: Some(kind) };
+        if let Err(error) = nova_wire::check_entry_body(&body) {
+            let _ = answer.send(Err(NoVerdict::Malformed(error.to_string())));
+            return PendingVerdict(receiver);
+        }
         // A closed queue drops `answer`, which the receiver sees.
-        let _ = self.0.send(Waiting { body: v1::EntryBody { kind: Some(kind) }, answer }).await;
+        let _ = self.0.send(Waiting { body, answer }).await;
         PendingVerdict(receiver)
     }
 
@@ -71,10 +78,10 @@ impl Proposer {
     }
 }
 
-async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, mut queue: mpsc::Receiver<Waiting>) {
     let permits = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut clock = Clock::new();
     let status = group.status();
+    let shards = u32::from(view.read().config.shards);
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let Some(first) = queue.recv().await else { return };
         let mut bytes = first.body.encoded_len();
@@ -86,9 +93,9 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Rece
             answers.push(next.answer);
         }
         let term = status.borrow().term;
-        let now_ms = clock.now_ms(term, view.read().now.0);
+        let now_ms = clock.stamp(term, view.read().now.0);
         let count = bodies.len();
-        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies }.encode_to_vec();
+        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies, shards }.encode_to_vec();
         metrics::histogram!(crate::metrics::ENTRY_BODIES).record(count as f64);
         let handed = group.propose(entry.into()).await;
         let begun = std::time::Instant::now();

@@ -1054,6 +1054,9 @@ pub struct LogEntry {
     pub now_ms: u64,
     #[prost(message, repeated, tag = "3")]
     pub bodies: ::prost::alloc::vec::Vec<EntryBody>,
+    /// of the cluster: fixed when it is made
+    #[prost(uint32, tag = "4")]
+    pub shards: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EntryBody {
@@ -1958,13 +1961,8 @@ pub struct ShardView {
     pub open_executions: u64,
     #[prost(uint64, tag = "4")]
     pub outbox_bytes: u64,
-    #[prost(uint64, tag = "5")]
-    pub queued: u64,
-    /// age
-    #[prost(uint64, tag = "6")]
-    pub oldest_queued_ms: u64,
     /// end offset − read offset as the owner last said
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "5")]
     pub read_lag: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

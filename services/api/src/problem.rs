@@ -89,6 +89,10 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing").detail(what)
     }
 
+    pub(crate) fn unknown_namespace() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace")
+    }
+
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -144,11 +148,17 @@ impl Problem {
         Self { problems: places, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input.invalid", title) }
     }
 
+    pub(crate) fn too_long(what: &str, bytes: usize) -> Self {
+        let title = "a value is out of its limits";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title)
+            .detail(format!("{what}: {bytes} bytes; at most {}", nova_engine::limits::MAX_TEXT))
+    }
+
     pub(crate) fn rejected(id: &str, rejection: &v1::Rejection) -> Self {
         use v1::rejection::Kind;
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let problem = match rejection.kind() {
-            Kind::UnknownNamespace => Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace"),
+            Kind::UnknownNamespace => Self::unknown_namespace(),
             Kind::UnknownWorkflow => Self::new(StatusCode::NOT_FOUND, "workflow.unknown", "no such workflow version"),
             Kind::WorkflowChanged => {
                 Self::new(StatusCode::CONFLICT, "workflow.changed", "the workflow version is another one; try again")
@@ -175,7 +185,7 @@ impl Problem {
     pub(crate) fn refused(refusal: &v1::Refusal) -> Self {
         use v1::refusal::Kind;
         match refusal.kind() {
-            Kind::UnknownNamespace => Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace"),
+            Kind::UnknownNamespace => Self::unknown_namespace(),
             Kind::NotFound => Self::not_found(&refusal.what),
             Kind::Invalid => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "a value is out of its limits")
                 .detail(&*refusal.what),

@@ -282,6 +282,7 @@ impl Coordinator for Service {
         Ok(Response::new(v1::GetWorkflowResponse {
             info: found.map(|it| reads::workflow_info(it)),
             document: found.map(|it| it.document.clone()).unwrap_or_default(),
+            unknown_namespace: !state.catalogue.namespaces.contains_key(request.namespace.as_str()),
         }))
     }
 

@@ -142,3 +142,43 @@ async fn a_cancel_stops_the_worker_and_a_watch_follows_to_the_end() {
     let (status, problem) = answer(again).await;
     assert_eq!((status, &problem["code"]), (409, &json!("execution.ended")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_is_found_at_once() {
+    let dev = Dev::start();
+    dev.apply(NOOP).await;
+    for _ in 0..50 {
+        let (status, body) = dev.submit(&json!({ "workflow": "noop" }), &[("prefer", "respond-async")]).await;
+        assert_eq!(status, 202, "{body:#}");
+        let (status, body) = dev.get(&format!("/executions/{}", body["id"].as_str().unwrap())).await;
+        assert_eq!(status, 200, "{body:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_starts_executions_until_it_is_removed() {
+    let dev = Dev::start();
+    dev.apply(NOOP).await;
+    let trigger = json!({ "id": "each-second", "workflow": "noop", "type": "cron", "schedule": "* * * * * *" });
+    let stored = dev.http.post(dev.path("/triggers")).json(&trigger).send().await.unwrap();
+    let (status, body) = answer(stored).await;
+    assert_eq!((status, &body["timezone"]), (201, &json!("UTC")), "{body:#}");
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        let (_, list) = dev.get("/executions?workflow=noop&state=COMPLETED").await;
+        let ended = list["executions"].as_array().unwrap().clone();
+        if ended.len() >= 2 {
+            break ended;
+        }
+        assert!(begun.elapsed() < crate::rig::SOON, "{list:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let (_, first) = dev.get(&format!("/executions/{}", ended[0]["id"].as_str().unwrap())).await;
+    assert_eq!(first["input"]["trigger"], "each-second", "{first:#}");
+    let listed = dev.nova(&["trigger", "list", "--output", "json"]);
+    assert!(crate::rig::text(&listed.stdout).contains("each-second"), "{listed:?}");
+    let removed = dev.nova(&["trigger", "delete", "each-second", "--yes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    let (_, list) = dev.get("/triggers").await;
+    assert_eq!(list["triggers"], json!([]));
+}

@@ -1846,6 +1846,8 @@ pub struct GetWorkflowResponse {
     pub info: ::core::option::Option<WorkflowInfo>,
     #[prost(bytes = "bytes", tag = "2")]
     pub document: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "3")]
+    pub unknown_namespace: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkflowInfo {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use nova_bus::{AppendError, Topic};
 use nova_client::Repeat;
 use nova_engine::ids::ExecutionId;
+use nova_engine::limits;
 use nova_history::{ExecutionRow, Filter};
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ use crate::view::{self, ExecutionBody, hex};
 const PAGE: u32 = 1_000;
 /// Longest wait for the history to hold what has ended.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Pause between two looks at what nobody tells of.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Executions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -93,16 +96,27 @@ enum Known {
     Ended(Box<ExecutionRow>),
 }
 
-/// Rule 33: the state, then the history up to where the state was read, and only then *not found*.
+/// Rule 33: the commands that are on their way, the state, the history up to where the state was read, and only then
+/// *not found*.
 async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, Problem> {
     let bytes = id.0.to_be_bytes();
     if id.shard().0 >= app.submitter.shards() {
         return Err(Problem::not_found("execution"));
     }
-    if let Some(row) = app.history.execution(namespace, &bytes).await?.filter(|row| row.ended_at_ms.is_some()) {
+    let ended_row = async || {
+        let row = app.history.execution(namespace, &bytes).await;
+        row.map(|row| row.filter(|row| row.ended_at_ms.is_some()))
+    };
+    if let Some(row) = ended_row().await? {
         return Ok(Known::Ended(Box::new(row)));
     }
-    let answer = live(app, id).await?;
+    let mut answer = live(app, id).await?;
+    if answer.execution.is_none() {
+        // Its submission may be on the bus and not be decided yet.
+        let deciding = decided(app, id, answer);
+        let late = || Problem::unavailable("commands wait to be decided; try again");
+        answer = tokio::time::timeout(CATCH_UP, deciding).await.map_err(|_| late())??;
+    }
     if let Some(open) = answer.execution {
         return if open.namespace == namespace {
             Ok(Known::Open(Box::new(open)))
@@ -126,15 +140,16 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
             if acked >= position.outbox_last {
                 break;
             }
-            if let Some(row) = app.history.execution(namespace, &bytes).await? {
+            // What is there may be older than the end.
+            if let Some(row) = ended_row().await? {
                 return Ok(Some(row));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
         }
         let end = app.bus.offsets(&Topic::Events, shard).await;
         let end = end.map_err(|error| Problem::unavailable(error.to_string()))?.end;
         app.ingester.reached(shard, end).await;
-        app.history.execution(namespace, &bytes).await.map_err(Problem::from)
+        ended_row().await.map_err(Problem::from)
     };
     match tokio::time::timeout(CATCH_UP, waiting).await {
         Ok(Ok(Some(row))) => Ok(Known::Ended(Box::new(row))),
@@ -142,6 +157,21 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
         Ok(Err(problem)) => Err(problem),
         Err(_) => Err(Problem::unavailable("the history has not caught up; try again")),
     }
+}
+
+/// Looks until the execution is open, or all commands that are on the bus by now are decided.
+async fn decided(
+    app: &Shared,
+    id: ExecutionId,
+    mut answer: v1::GetExecutionResponse,
+) -> Result<v1::GetExecutionResponse, Problem> {
+    let end = app.bus.offsets(&Topic::Commands, u32::from(id.shard().0)).await;
+    let end = end.map_err(|error| Problem::unavailable(error.to_string()))?.end;
+    while answer.execution.is_none() && answer.position.as_ref().is_none_or(|position| position.next_offset < end) {
+        tokio::time::sleep(LOOK).await;
+        answer = live(app, id).await?;
+    }
+    Ok(answer)
 }
 
 /// Waits for the end of an execution; none when it does not come in time.
@@ -298,6 +328,9 @@ pub(crate) async fn cancel(
     } else {
         serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("body: {error}")))?
     };
+    if body.reason.len() > limits::MAX_TEXT {
+        return Err(Problem::too_long("reason", body.reason.len()));
+    }
     if let Known::Ended(_) = find(&app, &namespace, id).await? {
         let title = "the execution has ended";
         return Err(Problem::new(StatusCode::CONFLICT, "execution.ended", title).execution(id.to_string()));

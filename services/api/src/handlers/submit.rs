@@ -13,6 +13,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use metrics::{counter, gauge, histogram};
 use nova_bus::AppendError;
 use nova_engine::ids::{ExecutionId, ShardId};
+use nova_engine::limits;
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -304,6 +305,19 @@ async fn prepare(
         }
         key => key,
     };
+    if request.labels.len() > limits::MAX_LABELS {
+        let title = "a value is out of its limits";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title).detail(format!(
+            "labels: {}; at most {}",
+            request.labels.len(),
+            limits::MAX_LABELS
+        )));
+    }
+    if let Some(long) =
+        request.labels.iter().flat_map(|(name, value)| [name, value]).find(|it| it.len() > limits::MAX_TEXT)
+    {
+        return Err(Problem::too_long("labels", long.len()));
+    }
     let shard = match &key {
         Some(key) => nova_wire::shard_of(namespace, key, app.submitter.shards()).0,
         None => app.submitter.any(),

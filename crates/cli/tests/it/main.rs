@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod docs;
 mod end_to_end;
 mod restart;
 mod rig;

@@ -24,4 +24,5 @@ mod workflows;
 
 pub use config::Config;
 pub use openapi::openapi_json;
+pub use problem::PROBLEM_CODES;
 pub use run::{Api, RunError};

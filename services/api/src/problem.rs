@@ -9,6 +9,31 @@ use nova_wire::v1;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The codes of all problems; each has a heading in `docs/reference/errors.md`.
+pub const PROBLEM_CODES: &[&str] = &[
+    "OUTCOME_UNKNOWN",
+    "bad_request",
+    "document.invalid",
+    "execution.ended",
+    "idempotency.conflict",
+    "input.invalid",
+    "invalid",
+    "limit.batch",
+    "limit.body",
+    "limit.payload",
+    "media_type",
+    "method_not_allowed",
+    "namespace.unknown",
+    "not_found",
+    "refused",
+    "source.repeated",
+    "too_busy",
+    "trigger.invalid",
+    "unavailable",
+    "workflow.changed",
+    "workflow.unknown",
+];
+
 /// An error, as RFC 9457 wants it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -57,6 +82,7 @@ pub struct Place {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &str, title: &str) -> Self {
+        debug_assert!(PROBLEM_CODES.contains(&code), "{code} is not in the list that the reference is held to");
         Self {
             kind: format!("https://novaflow.dev/errors#{}", code.replace(['.', '_'], "-")),
             status: status.as_u16(),

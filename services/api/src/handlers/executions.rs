@@ -54,6 +54,20 @@ pub struct EventList {
     pub age_ms: u64,
 }
 
+/// How an execution ended, or that it has not.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ResultBody {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// RUNNING, COMPLETED, FAILED, CANCELLED.
+    pub state: String,
+    /// Output, once completed.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Box<serde_json::value::RawValue>>,
+    /// Why it failed or was cancelled.
+    pub error: Option<view::ErrorBody>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
@@ -291,7 +305,7 @@ pub(crate) async fn events(
 /// The result of an execution; 202 while it runs. `Prefer: wait=N` waits for it.
 #[utoipa::path(get, path = "/api/v1/executions/{id}/result", tag = "executions",
     params(("id" = String, Path), ("Prefer" = Option<String>, Header)),
-    responses((status = 200, body = super::submit::SubmittedBody), (status = 202, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = ResultBody), (status = 202, body = ResultBody), (status = 404, body = Problem)))]
 pub(crate) async fn result(
     State(app): State<App>,
     Namespace(namespace): Namespace,
@@ -303,11 +317,10 @@ pub(crate) async fn result(
     match ended(&app, &namespace, id, wait).await? {
         Some(outcome) => {
             let (state, output, error) = view::outcome(&outcome);
-            let body = serde_json::json!({ "id": id.to_string(), "state": state, "output": output, "error": error });
-            Ok(Json(body).into_response())
+            Ok(Json(ResultBody { id: id.to_string(), state: state.into(), output, error }).into_response())
         }
         None => {
-            let body = serde_json::json!({ "id": id.to_string(), "state": "RUNNING" });
+            let body = ResultBody { id: id.to_string(), state: "RUNNING".into(), output: None, error: None };
             Ok((StatusCode::ACCEPTED, [(header::RETRY_AFTER, "1")], Json(body)).into_response())
         }
     }

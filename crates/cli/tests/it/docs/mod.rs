@@ -1,6 +1,8 @@
 //! The pages of the reference say what the code does.
 
+mod api;
 mod config;
+mod errors;
 mod topics;
 
 use std::fs;

@@ -38,8 +38,7 @@ fn code(cell: &str) -> &str {
 #[test]
 fn the_protocol_has_its_37_rules_in_order() {
     let page = page("protocol.md");
-    let numbers: Vec<usize> =
-        page.lines().filter_map(|line| line.split_once(". **")?.0.parse().ok()).collect();
+    let numbers: Vec<usize> = page.lines().filter_map(|line| line.split_once(". **")?.0.parse().ok()).collect();
     assert_eq!(numbers, (1..=37).collect::<Vec<_>>());
 }
 

@@ -84,7 +84,8 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, code: &str, title: &str) -> Self {
         debug_assert!(PROBLEM_CODES.contains(&code), "{code} is not in the list that the reference is held to");
         Self {
-            kind: format!("https://novaflow.dev/errors#{}", code.replace(['.', '_'], "-")),
+            // As the headings of the page are named.
+            kind: format!("https://novaflow.dev/errors#{}", code.replace('.', "").to_lowercase()),
             status: status.as_u16(),
             code: code.into(),
             title: title.into(),

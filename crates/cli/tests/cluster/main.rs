@@ -3,6 +3,8 @@
 //! `NOVA_FAULTS_EXECUTIONS` says how many executions run, `NOVA_FAULTS_SEED` which processes die, `NOVA_BIN` which
 //! binary is tried.
 
+#![allow(clippy::unwrap_used)]
+
 mod events;
 
 use std::collections::BTreeMap;

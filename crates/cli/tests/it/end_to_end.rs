@@ -182,3 +182,23 @@ async fn a_schedule_starts_executions_until_it_is_removed() {
     let (_, list) = dev.get("/triggers").await;
     assert_eq!(list["triggers"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_in_pages_without_a_gap() {
+    let dev = Dev::start();
+    let nodes: Vec<_> = (0..700).map(|n| json!({ "id": format!("n{n}"), "type": "task", "kind": "noop" })).collect();
+    let document = json!({ "apiVersion": "nova/v1", "kind": "Workflow", "metadata": { "name": "wide" },
+        "spec": { "nodes": nodes } });
+    dev.apply(&document.to_string()).await;
+    let done = dev.run("wide", json!({})).await;
+    assert_eq!(done["state"], "COMPLETED", "{done:#}");
+    let id = done["id"].as_str().unwrap();
+    let (_, first) = dev.get(&format!("/executions/{id}/events")).await;
+    assert!(first["next"].as_u64().is_some(), "they are more than a page");
+    let all = dev.nova(&["get", "events", id, "--output", "json"]);
+    let all: Value = serde_json::from_slice(&all.stdout).unwrap();
+    let all = all["events"].as_array().unwrap();
+    let numbers: Vec<_> = all.iter().map(|event| event["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>());
+    assert_eq!(all[all.len() - 1]["type"], "ended");
+}

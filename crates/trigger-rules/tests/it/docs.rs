@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 fn codes(text: &str, open: char) -> BTreeSet<&str> {
-    let starts = text.match_indices(&format!("{open}trigger.")).map(|(at, _)| &text[at + 1..]);
-    starts.map(|rest| &rest[..rest.find([open, ' ']).unwrap()]).collect()
+    let starts = text.match_indices("trigger.").filter(|(at, _)| text[..*at].ends_with(open));
+    starts.map(|(at, _)| text[at..].split([open, ' ']).next().unwrap()).collect()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use nova_bus::{AppendError, Topic};
 use nova_client::Repeat;
 use nova_engine::ids::ExecutionId;
 use nova_engine::limits;
-use nova_history::{ExecutionRow, Filter};
+use nova_history::{EventRow, ExecutionRow, Filter};
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,8 +23,10 @@ use crate::replies::Answer;
 use crate::state::{App, Id, Namespace, PATIENCE, Prefer, Shared};
 use crate::view::{self, ExecutionBody, hex};
 
-/// Entries of the history in one page.
-const PAGE: u32 = 1_000;
+/// Entries of the history that are read at once.
+const PAGE: u32 = 500;
+/// Events after which a page ends.
+const EVENTS: usize = 1_000;
 /// Longest wait for the history to hold what has ended.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// Pause between two looks at what nobody tells of.
@@ -50,6 +52,9 @@ pub struct EventList {
     /// In order.
     #[schema(value_type = Vec<Object>)]
     pub events: Vec<Value>,
+    /// There may be more: ask again with this as `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
     /// How old the answer may be, in milliseconds.
     pub age_ms: u64,
 }
@@ -295,11 +300,20 @@ pub(crate) async fn events(
         Known::Ended(row) => (row.workflow, row.version),
     };
     let version = app.workflows.get(&namespace, &workflow, Some(version)).await?;
-    let rows = app.history.events(&id.0.to_be_bytes(), 0, PAGE).await?;
     let mut renderer = Renderer::new(&version.compiled.program);
     let after = query.after.unwrap_or(0);
-    let events = rows.iter().flat_map(|row| renderer.entry(row, after)).collect();
-    Ok(Json(EventList { events, age_ms: age_ms(&app) }))
+    let (mut events, mut read) = (Vec::new(), 0);
+    // From the beginning: events name scopes, and what a scope is stands where it was entered.
+    while events.len() < EVENTS {
+        let rows = app.history.events(&id.0.to_be_bytes(), read, PAGE).await?;
+        let last = |row: &EventRow| row.happened.first_number + row.happened.events.len() as u64 - 1;
+        let new: Vec<_> = rows.iter().filter(|row| last(row) > read).collect();
+        let Some(end) = new.last().map(|row| last(row)) else { break };
+        events.extend(new.into_iter().flat_map(|row| renderer.entry(row, after)));
+        read = end;
+    }
+    let next = if events.len() < EVENTS { None } else { Some(read) };
+    Ok(Json(EventList { events, next, age_ms: age_ms(&app) }))
 }
 
 /// The result of an execution; 202 while it runs. `Prefer: wait=N` waits for it.

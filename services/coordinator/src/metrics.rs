@@ -15,6 +15,9 @@ pub(crate) const ENTRY_BODIES: &str = "nova_coordinator_entry_bodies";
 /// From handing an entry to the log until it is applied, in seconds.
 pub(crate) const COMMIT_SECONDS: &str = "nova_coordinator_commit_seconds";
 
+/// Records whose commands could not be decoded, and count as empty.
+pub(crate) const UNREADABLE: &str = "nova_coordinator_unreadable_records_total";
+
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_secs(1);
 

@@ -63,10 +63,17 @@ impl Proposer {
     /// Hands a request over; requests are appended in this order.
     pub(crate) async fn hand_over(&self, kind: v1::entry_body::Kind) -> PendingVerdict {
         let (answer, receiver) = oneshot::channel();
-        let body = v1::EntryBody { kind: Some(kind) };
-        if let Err(error) = nova_wire::check_entry_body(&body) {
-            let _ = answer.send(Err(NoVerdict::Malformed(error.to_string())));
-            return PendingVerdict(receiver);
+        let mut body = v1::EntryBody { kind: Some(kind) };
+        match nova_wire::check_entry_body(&mut body) {
+            Ok(0) => {}
+            Ok(records) => {
+                tracing::error!(records, "commands that nobody can read count as none");
+                metrics::counter!(crate::metrics::UNREADABLE).increment(records as u64);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(NoVerdict::Malformed(error.to_string())));
+                return PendingVerdict(receiver);
+            }
         }
         // A closed queue drops `answer`, which the receiver sees.
         let _ = self.0.send(Waiting { body, answer }).await;

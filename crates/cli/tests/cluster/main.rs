@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod events;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,16 +1,20 @@
 //! Logs, metrics and traces of a process.
 //!
-//! Owns: where they go and in what form.
-//! Must not know: what they say.
+//! Owns: where they go and in what form; the spans of traced executions, and which messages carry their context.
+//! Must not know: what a log line says, what is measured, what else stands in a message.
+
+mod export;
+mod metrics;
+mod settings;
+pub mod trace;
 
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+pub use settings::TraceSettings;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
@@ -39,8 +43,8 @@ pub struct Options {
     pub format: LogFormat,
     /// What is logged when the environment (`NOVA_LOG`) does not say: `info`, `warn,nova_scheduler=debug`.
     pub default_filter: &'static str,
-    /// Where traces go (OTLP over gRPC); none: nowhere.
-    pub otlp: Option<String>,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 /// Why telemetry did not start.
@@ -79,18 +83,18 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_bodies".into()), &COUNTS)?
             .build_recorder();
         let prometheus = recorder.handle();
-        metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
+        ::metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
         let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| EnvFilter::new(options.default_filter));
         let lines = match options.format {
             LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
         };
-        let traces = options.otlp.as_deref().map(|url| exporter(options.service, url)).transpose()?;
-        let spans = traces.as_ref().map(|provider| {
-            let only_spans = EnvFilter::new("off,nova_trace=info");
-            tracing_opentelemetry::layer().with_tracer(provider.tracer("nova")).with_filter(only_spans)
-        });
-        tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+        let on = !options.trace.otlp.is_empty();
+        let traces = on.then(|| export::provider(options.service, &options.trace)).transpose()?;
+        tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+        if let Some(provider) = &traces {
+            trace::send_with(provider.tracer("nova"));
+        }
         Ok(Self { prometheus, traces })
     }
 
@@ -100,7 +104,7 @@ impl Telemetry {
         MetricsPage(self.prometheus.clone())
     }
 
-    /// Sends what waits.
+    /// Sends what waits, for at most two seconds.
     pub fn shutdown(&self) {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(Duration::from_secs(2))
@@ -121,12 +125,4 @@ impl MetricsPage {
         self.0.run_upkeep();
         self.0.render()
     }
-}
-
-fn exporter(service: &'static str, url: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build()?;
-    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    let resource = Resource::builder().with_service_name(service).build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_sampler(sampler).with_resource(resource).build())
 }

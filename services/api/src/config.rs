@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nova_service_kit::bus::BusSettings;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of an api.
@@ -35,6 +36,8 @@ pub struct Config {
     pub max_wait_seconds: u64,
     /// Share of submissions without `traceparent` that are traced, 0.0 to 1.0.
     pub trace_ratio: f64,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             patience_ms: 10_000,
             max_wait_seconds: 60,
             trace_ratio: 0.0,
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -76,6 +80,7 @@ impl Config {
         check(self.patience_ms > 0, "patience_ms: must be above 0");
         check((0.0..=1.0).contains(&self.trace_ratio), "trace_ratio: must be 0.0 to 1.0");
         problems.extend(self.bus.problems());
+        problems.extend(self.trace.problems());
         problems
     }
 }

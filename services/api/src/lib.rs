@@ -19,6 +19,7 @@ mod replies;
 mod run;
 mod state;
 mod submitter;
+mod trace;
 mod view;
 mod workflows;
 

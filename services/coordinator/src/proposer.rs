@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_replication::{Group, ProposeError};
+use nova_telemetry::trace;
 use nova_wire::v1;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -102,6 +103,7 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, m
         let term = status.borrow().term;
         let now_ms = clock.stamp(term, view.read().now.0);
         let count = bodies.len();
+        let mut spans = trace::of_commands(trace::names::COMMIT, bodies.iter().flat_map(records));
         let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies, shards }.encode_to_vec();
         metrics::histogram!(crate::metrics::ENTRY_BODIES).record(count as f64);
         let handed = group.propose(entry.into()).await;
@@ -113,6 +115,10 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, m
             };
             metrics::histogram!(crate::metrics::COMMIT_SECONDS).record(begun.elapsed().as_secs_f64());
             drop(permit);
+            if reply.is_err() {
+                spans.iter_mut().for_each(|span| span.fail("no verdict"));
+            }
+            drop(spans);
             match reply {
                 Ok(reply) => {
                     let verdicts = v1::Verdicts::decode(reply.answer).map(|it| it.verdicts).unwrap_or_default();
@@ -132,4 +138,13 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, m
             }
         });
     }
+}
+
+/// The records that a request proposes.
+fn records(body: &v1::EntryBody) -> impl Iterator<Item = &bytes::Bytes> {
+    let records = match &body.kind {
+        Some(v1::entry_body::Kind::Propose(proposal)) => &proposal.records[..],
+        _ => &[],
+    };
+    records.iter().map(|record| &record.commands)
 }

@@ -112,7 +112,8 @@ impl Trigger {
         };
         let (load, looking) = load::watch(self.coordinators.clone(), marks);
         let cluster = ClusterId::of_name(&self.config.cluster);
-        let submitter = Submitter::new(Arc::clone(&self.bus), cluster, shards, leaving.clone());
+        let submitter =
+            Submitter::new(Arc::clone(&self.bus), cluster, shards, self.config.trace_ratio, leaving.clone());
         let workflows = Workflows::new(self.coordinators.clone(), catalogue.clone());
         let context = Arc::new(Context::new(
             Arc::clone(&self.bus),

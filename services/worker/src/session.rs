@@ -10,6 +10,7 @@ use nova_client::{ClientError, Coordinators, Repeat};
 use nova_execution::{Failure, Registry, Task};
 use nova_executors::{Egress, EgressConfig, EgressError};
 use nova_journal::{DirLock, LockError};
+use nova_telemetry::trace::{self, Context, Side, Span, keys};
 use nova_wire::{ClusterId, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -211,7 +212,7 @@ impl Worker {
         }
     }
 
-    fn task(&self, assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
+    fn task(&self, assignment: &v1::Assignment, lease: &v1::LeaseRef, trace: Option<Context>) -> Task {
         let execution: String = lease.execution.iter().map(|byte| format!("{byte:02x}")).collect();
         let node = &assignment.node_id;
         let key = format!("{execution}/{}/{node}/{}", assignment.scope, assignment.visit);
@@ -219,11 +220,6 @@ impl Worker {
             Some(v1::payload::Kind::Inline(bytes)) => bytes.clone(),
             _ => bytes::Bytes::from_static(b"null"),
         };
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let traceparent = assignment
-            .trace
-            .as_ref()
-            .map(|trace| format!("00-{}-{}-{:02x}", hex(&trace.trace_id), hex(&trace.span_id), trace.flags));
         Task {
             kind: assignment.kind.as_str().into(),
             namespace: assignment.namespace.as_str().into(),
@@ -233,7 +229,7 @@ impl Worker {
             attempt: assignment.attempt,
             with,
             timeout: assignment.attempt_timeout_ms.map(Duration::from_millis),
-            traceparent,
+            traceparent: trace.map(|it| it.traceparent()),
         }
     }
 }
@@ -375,13 +371,18 @@ impl Live<'_> {
         stop: CancellationToken,
         finished: mpsc::Sender<Finished>,
     ) {
-        let task = self.worker.task(&assignment, &lease);
+        // What the attempt does hangs on its span; when this process sends none, on what its execution hangs on.
+        let parent = Context::carried(assignment.trace.as_ref());
+        let mut span = parent.and_then(|parent| span(&assignment, &lease, parent));
+        let trace = span.as_ref().map(Span::context).or(parent);
+        let task = self.worker.task(&assignment, &lease, trace);
         let executor = self.worker.registry.get(&task.kind).cloned();
         let ledger = self.worker.ledger.clone();
         let until = self.until.clone();
         tokio::spawn(async move {
             let token = lease.token;
             let Some(executor) = executor else {
+                fail(&mut span, "task.kind");
                 let reason = format!("kind '{}' is not carried here", task.kind);
                 let kind = v1::command::Kind::Declined(v1::Declined { lease: Some(lease), reason });
                 let _ = finished.send(Finished { token, shard, kind }).await;
@@ -389,6 +390,7 @@ impl Live<'_> {
             };
             // The clock is looked at before every outside effect (rule 24).
             if Instant::now() >= *until.borrow() || stop.is_cancelled() {
+                fail(&mut span, "stopped");
                 let kind = v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) });
                 let _ = finished.send(Finished { token, shard, kind }).await;
                 return;
@@ -408,7 +410,11 @@ impl Live<'_> {
             };
             let word = if outcome.is_ok() { "completed" } else { "failed" };
             counter!(names::ATTEMPTS, "kind" => kind, "outcome" => word).increment(1);
-            let kind = result_command(lease, outcome);
+            if let Err(failure) = &outcome {
+                fail(&mut span, &failure.code);
+            }
+            drop(span);
+            let kind = result_command(lease, outcome, trace);
             let _ = finished.send(Finished { token, shard, kind }).await;
         });
     }
@@ -467,7 +473,27 @@ fn stopped(kind: &v1::command::Kind) -> v1::command::Kind {
     v1::command::Kind::Stopped(v1::Stopped { lease })
 }
 
-fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -> v1::command::Kind {
+fn span(assignment: &v1::Assignment, lease: &v1::LeaseRef, parent: Context) -> Option<Span> {
+    let mut span = Span::begin(trace::names::ATTEMPT, Side::Consumer, parent)?;
+    span.set(keys::EXECUTION, trace::execution_id(&lease.execution));
+    span.set(keys::NAMESPACE, assignment.namespace.clone());
+    span.set(keys::NODE, assignment.node_id.clone());
+    span.set(keys::ATTEMPT, i64::from(assignment.attempt));
+    span.set(keys::KIND, assignment.kind.clone());
+    Some(span)
+}
+
+fn fail(span: &mut Option<Span>, code: &str) {
+    if let Some(span) = span {
+        span.fail(code.to_owned());
+    }
+}
+
+fn result_command(
+    lease: v1::LeaseRef,
+    outcome: Result<bytes::Bytes, Failure>,
+    trace: Option<Context>,
+) -> v1::command::Kind {
     use v1::task_result::Outcome;
     let outcome = match outcome {
         Ok(output) => Outcome::Completed(v1::Payload { kind: Some(v1::payload::Kind::Inline(output)) }),
@@ -480,5 +506,9 @@ fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -
             node: String::new(),
         }),
     };
-    v1::command::Kind::Result(v1::TaskResult { lease: Some(lease), outcome: Some(outcome) })
+    v1::command::Kind::Result(v1::TaskResult {
+        lease: Some(lease),
+        outcome: Some(outcome),
+        trace: trace.map(Into::into),
+    })
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::rig::{Dev, NOOP, answer, root};
 
 /// The services that `examples/order.yaml` asks: stock fails twice per order.
-async fn shop() -> String {
+pub fn shop() -> Router {
     type Asked = Arc<Mutex<HashMap<String, u32>>>;
     let stock = |State(asked): State<Asked>, Path(id): Path<String>| async move {
         let mut asked = asked.lock().unwrap();
@@ -23,13 +23,17 @@ async fn shop() -> String {
     };
     let lines = json!([{ "sku": "tea", "quantity": 2 }, { "sku": "cup", "quantity": 3 }]);
     let order = json!({ "customerId": "c-1", "lines": lines });
-    let app = Router::new()
+    Router::new()
         .route("/orders/{id}", get(move || async move { Json(order) }))
         .route("/customers/{id}", get(|| async { Json(json!({ "name": "Ada" })) }))
         .route("/prices", get(|| async { Json(json!({ "tea": 10, "cup": 30.5 })) }))
         .route("/stock/{id}", get(stock))
         .route("/results", post(|Json(body): Json<Value>| async { (StatusCode::CREATED, Json(body)) }))
-        .with_state(Asked::default());
+        .with_state(Asked::default())
+}
+
+/// Serves it on a free port, and says where.
+pub async fn serve(app: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -38,7 +42,7 @@ async fn shop() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_example_fetches_retries_branches_merges_and_posts() {
-    let (dev, shop) = (Dev::start(), shop().await);
+    let (dev, shop) = (Dev::start(), serve(shop()).await);
     let document = std::fs::read_to_string(root().join("examples/order.yaml")).unwrap();
     dev.apply(&document).await;
     let done = dev.run("order", json!({ "baseUrl": shop, "orderId": "A-1" })).await;

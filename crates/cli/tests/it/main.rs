@@ -8,3 +8,4 @@ mod end_to_end;
 mod restart;
 mod rig;
 mod sync;
+mod trace;

@@ -195,6 +195,9 @@ pub struct Cancel {
 pub struct TaskResult {
     #[prost(message, optional, tag = "1")]
     pub lease: ::core::option::Option<LeaseRef>,
+    /// of the attempt, when it is traced; the engine does not look at it
+    #[prost(message, optional, tag = "4")]
+    pub trace: ::core::option::Option<TraceContext>,
     #[prost(oneof = "task_result::Outcome", tags = "2, 3")]
     pub outcome: ::core::option::Option<task_result::Outcome>,
 }

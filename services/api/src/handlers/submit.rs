@@ -23,6 +23,7 @@ use crate::metrics as names;
 use crate::problem::Problem;
 use crate::replies::{Answer, Expected};
 use crate::state::{App, Namespace, Prefer, Shared};
+use crate::trace::Traced;
 use crate::view::{ErrorBody, outcome};
 use crate::workflows::Version;
 
@@ -115,7 +116,7 @@ pub(crate) async fn submit(
         let key = key.to_str().map_err(|_| Problem::bad_request("header Idempotency-Key is not ASCII"))?;
         request.idempotency_key = Some(key.trim_matches('"').to_owned());
     }
-    let body = one(&app, &namespace, request, prefer, trace(&headers, app.config.trace_ratio)).await?;
+    let body = one(&app, &namespace, request, prefer, Traced::new(&headers, app.config.trace_ratio)).await?;
     let status = match body.state.as_str() {
         "RECEIVED" => StatusCode::ACCEPTED,
         "RUNNING" if prefer.wait.is_some() => StatusCode::ACCEPTED,
@@ -152,7 +153,7 @@ pub(crate) async fn batch(
     let mut running = FuturesOrdered::new();
     for (line, text) in lines {
         let (app, namespace) = (&app, &namespace);
-        let trace = trace(&headers, app.config.trace_ratio);
+        let trace = Traced::new(&headers, app.config.trace_ratio);
         running.push_back(async move {
             let result = match serde_json::from_str(text) {
                 Ok(request) => one(app, namespace, request, prefer, trace).await,
@@ -174,6 +175,20 @@ pub(crate) async fn batch(
 }
 
 async fn one(
+    app: &Shared,
+    namespace: &str,
+    request: SubmitBody,
+    prefer: Prefer,
+    traced: Option<Traced>,
+) -> Result<SubmittedBody, Problem> {
+    let Some(traced) = traced else { return start(app, namespace, request, prefer, None).await };
+    let workflow = request.workflow.clone();
+    let result = start(app, namespace, request, prefer, Some(traced.context())).await;
+    traced.end(namespace, workflow, &result);
+    result
+}
+
+async fn start(
     app: &Shared,
     namespace: &str,
     request: SubmitBody,
@@ -351,24 +366,4 @@ async fn prepare(
         trace,
     };
     Ok(Prepared { version, id, shard, command })
-}
-
-/// The trace of a request that has a sampled one, or a new one for a share of those that have none.
-fn trace(headers: &HeaderMap, ratio: f64) -> Option<v1::TraceContext> {
-    let bytes = |text: &str, length: usize| -> Option<Vec<u8>> {
-        let whole = text.len() == length * 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        whole.then(|| (0..length).filter_map(|n| u8::from_str_radix(&text[n * 2..n * 2 + 2], 16).ok()).collect())
-    };
-    if let Some(parent) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
-        let mut parts = parent.split('-').skip(1);
-        let (trace_id, span_id) = (bytes(parts.next()?, 16)?, bytes(parts.next()?, 8)?);
-        let flags = u32::from(*bytes(parts.next()?, 1)?.first()?);
-        let context = v1::TraceContext { trace_id: trace_id.into(), span_id: span_id.into(), flags };
-        return (flags & 1 == 1).then_some(context);
-    }
-    if ratio <= 0.0 || rand::random::<f64>() >= ratio {
-        return None;
-    }
-    let (trace_id, span_id): ([u8; 16], [u8; 8]) = (rand::random(), rand::random());
-    Some(v1::TraceContext { trace_id: trace_id.to_vec().into(), span_id: span_id.to_vec().into(), flags: 1 })
 }

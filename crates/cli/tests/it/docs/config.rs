@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use nova_service_kit::bus::BusSettings;
 use nova_service_kit::config::load;
+use nova_telemetry::TraceSettings;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,7 +30,7 @@ fn check<C: Serialize + DeserializeOwned + Default>(heading: &str, service: &str
         assert!(!kind.is_empty() && meaning.len() > 3, "{heading}: {path} says nothing");
         let variable = format!("NOVA_{service}_{}", path.to_uppercase().replace('.', "__"));
         let expected = match defaults.get(name) {
-            Some(toml::Value::Table(_)) if name == "bus" => {
+            Some(toml::Value::Table(_)) if ["bus", "trace"].contains(&name) => {
                 assert_eq!(code(environment), format!("{variable}__…"), "{heading}: {path}");
                 continue;
             }
@@ -52,6 +53,7 @@ fn every_setting_is_in_the_page_with_its_default() {
     check::<nova_api::Config>("Api", "API", "");
     check::<nova_trigger::Config>("Trigger", "TRIGGER", "");
     check::<BusSettings>("Bus", "<SERVICE>", "bus.");
+    check::<TraceSettings>("Traces", "<SERVICE>", "trace.");
     let config = page("config.md");
     for property in nova_bus_kafka::ALLOWED_PROPERTIES {
         assert!(config.contains(&format!("`{property}`")), "property {property} is not in the page");
@@ -88,6 +90,7 @@ fn what_is_printed_is_what_is_in_the_page() {
                     // Nothing is printed where nothing is set.
                     rows(section(&page, "Bus")).iter().filter(|row| row[2] != "`{}`").map(|row| code(&row[0]).into()),
                 ),
+                "trace" => documented.extend(rows(section(&page, "Traces")).iter().map(|row| code(&row[0]).into())),
                 _ if row[2] == "none" => {}
                 field => drop(documented.insert(field.to_owned())),
             }

@@ -24,6 +24,9 @@ const SECONDS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0
 /// Buckets of all histograms that count.
 const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
+/// How often recorded values are sorted into the buckets of histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -56,6 +59,9 @@ pub enum StartError {
     /// Another recorder is installed.
     #[error("metrics are recorded already")]
     Recorder,
+    /// The thread that keeps metrics small cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// The exporter of traces cannot be built.
     #[error("cannot export traces")]
     Traces(#[from] ExporterBuildError),
@@ -84,6 +90,7 @@ impl Telemetry {
             .build_recorder();
         let prometheus = recorder.handle();
         ::metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
+        keep_up(prometheus.clone())?;
         let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| EnvFilter::new(options.default_filter));
         let lines = match options.format {
             LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
@@ -112,6 +119,17 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans could not be sent");
         }
     }
+}
+
+/// Histograms keep every value until it is sorted into its bucket; where nobody asks for the page, that is done here.
+fn keep_up(prometheus: PrometheusHandle) -> Result<(), StartError> {
+    let keeping = move || {
+        loop {
+            std::thread::sleep(UPKEEP_EVERY);
+            prometheus.run_upkeep();
+        }
+    };
+    std::thread::Builder::new().name("metrics".into()).spawn(keeping).map(drop).map_err(StartError::Thread)
 }
 
 /// A page of metrics.

@@ -103,12 +103,14 @@ impl Api {
             workflows: Workflows::start(coordinators.clone(), stop.clone()),
             replies: Replies::start(Arc::clone(&bus), cluster, config.instance, stop.clone()).await?,
             submitter: Submitter::start(&bus, cluster, shards, config.window),
+            submissions: names::Submissions::new(),
             ingester: Ingester::start(history.clone(), Arc::clone(&bus), cluster, stop.clone()),
             history,
             coordinators,
             bus,
             config,
         });
+        tokio::spawn(stop.clone().run_until_cancelled_owned(names::run(Arc::clone(&app))));
         Ok(Self { listener, app, metrics, stop })
     }
 

@@ -12,6 +12,7 @@ use nova_engine::ids::ExecutionId;
 use nova_history::{History, Ingester};
 
 use crate::config::Config;
+use crate::metrics::Submissions;
 use crate::problem::Problem;
 use crate::replies::Replies;
 use crate::submitter::Submitter;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub workflows: Arc<Workflows>,
     pub replies: Arc<Replies>,
     pub submitter: Submitter,
+    pub submissions: Submissions,
     pub history: History,
     pub ingester: Ingester,
 }

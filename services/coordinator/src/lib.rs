@@ -130,7 +130,7 @@ impl Coordinator {
         let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
         let background = [
             tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
-            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone())),
+            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone(), proposer.clone())),
         ];
         let service = Service {
             cluster: ClusterId::of_name(&config.cluster),

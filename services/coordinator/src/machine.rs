@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use nova_engine::ids::TimeMs;
@@ -46,12 +47,13 @@ impl View {
 pub(crate) struct EngineMachine {
     view: Arc<View>,
     shards: u16,
+    seconds: metrics::Histogram,
 }
 
 impl EngineMachine {
     pub(crate) fn new(view: Arc<View>) -> Self {
         let shards = view.read().config.shards;
-        Self { view, shards }
+        Self { view, shards, seconds: metrics::histogram!(crate::metrics::APPLY_SECONDS) }
     }
 }
 
@@ -59,6 +61,7 @@ impl StateMachine for EngineMachine {
     type Frozen = State;
 
     fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
+        let begun = Instant::now();
         let at = |what: String| ApplyError(format!("entry {}: {what}", command.index));
         let entry = v1::LogEntry::decode(command.command.clone()).map_err(|error| at(error.to_string()))?;
         if entry.version > LOG_VERSION {
@@ -79,6 +82,7 @@ impl StateMachine for EngineMachine {
             verdicts.push(nova_wire::verdict_to_wire(&state.apply(&entry)));
         }
         drop(state);
+        self.seconds.record(begun.elapsed().as_secs_f64());
         Ok(v1::Verdicts { verdicts }.encode_to_vec().into())
     }
 

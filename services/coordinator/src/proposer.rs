@@ -43,7 +43,10 @@ struct Waiting {
 
 /// A handle to propose with.
 #[derive(Clone)]
-pub(crate) struct Proposer(mpsc::Sender<Waiting>);
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+    permits: Arc<Semaphore>,
+}
 
 /// The verdict to come.
 pub(crate) struct PendingVerdict(oneshot::Receiver<Result<v1::Verdict, NoVerdict>>);
@@ -57,8 +60,14 @@ impl PendingVerdict {
 impl Proposer {
     pub(crate) fn start(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(run(group, view, clock, receiver));
-        Self(sender)
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+        tokio::spawn(run(group, view, clock, receiver, Arc::clone(&permits)));
+        Self { queue: sender, permits }
+    }
+
+    /// How many requests wait for an entry, and how many entries are on their way.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.queue.max_capacity() - self.queue.capacity(), IN_FLIGHT - self.permits.available_permits())
     }
 
     /// Hands a request over; requests are appended in this order.
@@ -77,7 +86,7 @@ impl Proposer {
             }
         }
         // A closed queue drops `answer`, which the receiver sees.
-        let _ = self.0.send(Waiting { body, answer }).await;
+        let _ = self.queue.send(Waiting { body, answer }).await;
         PendingVerdict(receiver)
     }
 
@@ -86,12 +95,17 @@ impl Proposer {
     }
 }
 
-async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, mut queue: mpsc::Receiver<Waiting>) {
-    let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+async fn run(
+    group: Group<EngineMachine>,
+    view: Arc<View>,
+    clock: SharedClock,
+    mut queue: mpsc::Receiver<Waiting>,
+    permits: Arc<Semaphore>,
+) {
     let status = group.status();
     let shards = u32::from(view.read().config.shards);
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let Some(first) = queue.recv().await else { return };
+    while let Some(first) = queue.recv().await {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let mut bytes = first.body.encoded_len();
         let (mut bodies, mut answers) = (vec![first.body], vec![first.answer]);
         while bodies.len() < BODIES && bytes < ENTRY_BYTES {

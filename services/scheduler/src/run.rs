@@ -176,6 +176,7 @@ impl Scheduler {
     /// Renews what it has, takes what it is given; true when the set of shards changed.
     async fn renew(&mut self, reader: &mut dyn Reader) -> Result<bool, String> {
         let mut held = Vec::with_capacity(self.shards.len());
+        let mut lag = 0;
         for (number, shard) in &self.shards {
             let end = match tokio::time::timeout(PATIENCE, self.bus.offsets(&Topic::Commands, *number)).await {
                 Ok(Ok(range)) => range.end,
@@ -183,8 +184,10 @@ impl Scheduler {
                 Ok(Err(_)) | Err(_) => continue,
             };
             let read_offset = shard.next_proposed();
+            lag += end.saturating_sub(read_offset);
             held.push(v1::HeldShard { shard: *number, epoch: shard.epoch, read_offset, end_offset: end });
         }
+        gauge!(names::LAG).set(lag as f64);
         let give_back = std::mem::take(&mut self.give_back);
         let request =
             v1::AcquireShardsRequest { owner: self.owner, address: String::new(), held, give_back, leaving: false };
@@ -371,6 +374,8 @@ impl Scheduler {
     }
 
     fn output(&mut self, response: v1::SubscribeResponse) {
+        let begun = Instant::now();
+        let mut evaluations = 0;
         for output in response.shards {
             let Some(shard) = self.shards.get_mut(&output.shard) else { continue };
             if output.superseded {
@@ -386,10 +391,14 @@ impl Scheduler {
                     shard.offered = offer.token;
                     let evaluation = self.evaluator.take(shard.number, shard.epoch, offer);
                     shard.locals.extend(evaluation.map(|it| it.local));
-                    counter!(names::EVALUATIONS).increment(1);
+                    evaluations += 1;
                 }
             }
             self.ready.insert(output.shard);
+        }
+        if evaluations > 0 {
+            counter!(names::EVALUATIONS).increment(evaluations);
+            histogram!(names::EVALUATE_SECONDS).record(begun.elapsed().as_secs_f64());
         }
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use metrics::counter;
+use metrics::{counter, histogram};
 use nova_bus::lane::{Acknowledge, Item, Lane, Seal};
 use nova_bus::{AppendError, MAX_RECORD_BYTES, SharedBus, Topic};
 use nova_engine::ids::ExecutionId;
@@ -41,6 +41,7 @@ pub(crate) type Acknowledged = watch::Sender<Option<u64>>;
 struct Submission {
     command: Bytes,
     number: u64,
+    since: Instant,
     acknowledged: Acknowledged,
     /// Ends when it is acknowledged; none when its execution is not traced.
     _span: Option<Span>,
@@ -183,7 +184,8 @@ impl Submitter {
         let command = v1::Command { kind: Some(v1::command::Kind::Submit(submit)) }.encode_to_vec().into();
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(outlet.shard).or_insert_with(|| self.lane(outlet.shard));
-        lane.push(Submission { command, number, acknowledged: outlet.acknowledged.clone(), _span: span });
+        let since = Instant::now();
+        lane.push(Submission { command, number, since, acknowledged: outlet.acknowledged.clone(), _span: span });
     }
 
     /// A share of executions is traced. Which ones is told by their ids, since several services may submit the same.
@@ -214,6 +216,9 @@ impl Submitter {
             nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())
         });
         let acknowledge: Acknowledge<Submission> = Arc::new(|submissions: Vec<Submission>, _| {
+            if let Some(first) = submissions.first() {
+                histogram!(names::ACKNOWLEDGE_SECONDS).record(first.since.elapsed().as_secs_f64());
+            }
             for submission in submissions {
                 let highest = Some(submission.number);
                 submission.acknowledged.send_if_modified(|known| {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use nova_bus::{BusError, ReadError, Reader, SharedBus, Topic};
 use nova_client::{ClientError, Coordinators, Repeat};
 use nova_execution::{Failure, Registry, Task};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::inbox::{Inbox, Incoming};
 use crate::ledger::Ledger;
 use crate::memory::{self, Memory};
-use crate::metrics as names;
+use crate::metrics::{self as names, Attempts};
 use crate::renewal::{self, Session};
 use crate::results::Results;
 
@@ -27,6 +28,8 @@ use crate::results::Results;
 const MAX_OUTPUT_BYTES: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often gauges are set.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,7 @@ pub struct Worker {
     bus: SharedBus,
     coordinators: Coordinators,
     registry: Registry,
+    attempts: BTreeMap<&'static str, Attempts>,
     cluster: ClusterId,
     ledger: Ledger,
     boot: u64,
@@ -75,9 +79,11 @@ impl Worker {
             timeout: Duration::from_millis(config.http_timeout_ms),
             ..EgressConfig::default()
         })?;
+        let registry = nova_executors::registry(egress);
         Ok(Self {
             coordinators: Coordinators::new(config.coordinators.clone()),
-            registry: nova_executors::registry(egress),
+            attempts: Attempts::of(registry.kinds()),
+            registry,
             cluster: ClusterId::of_name(&config.cluster),
             ledger: Ledger::open(config.ledger.as_deref())?,
             boot: rand::random(),
@@ -145,10 +151,18 @@ impl Worker {
             Arc::clone(&inbox.seen),
         );
         let renewing = tokio::spawn(renewing);
-        let live = Live { worker: self, session, results, inbox, until, ended: ended.clone() };
+        let read = Arc::new(AtomicU64::new(from));
+        tokio::spawn(ended.clone().run_until_cancelled_owned(lag(
+            Arc::clone(&self.bus),
+            session.inbox,
+            Arc::clone(&read),
+        )));
+        let live = Live { worker: self, session, results, inbox, read, until, ended: ended.clone() };
         let next = live.run(&mut *reader, renewing, stop).await;
         ended.cancel();
-        gauge!(names::RUNNING).set(0.0);
+        for gauge in [names::RUNNING, names::OLDEST, names::RESULTS_WAITING, names::LAG] {
+            gauge!(gauge).set(0.0);
+        }
         Ok(next)
     }
 
@@ -240,6 +254,8 @@ struct Live<'a> {
     session: Session,
     results: Arc<Results>,
     inbox: Inbox,
+    /// The next offset of the inbox.
+    read: Arc<AtomicU64>,
     until: watch::Receiver<Instant>,
     ended: CancellationToken,
 }
@@ -254,6 +270,7 @@ struct Finished {
 struct Running {
     stop: CancellationToken,
     revoked: bool,
+    since: Instant,
 }
 
 impl Live<'_> {
@@ -267,6 +284,7 @@ impl Live<'_> {
         let (finished, mut done) = mpsc::channel::<Finished>(1_024);
         let mut until = self.until.clone();
         let mut draining = None;
+        let mut measure_at = Instant::now();
         let next = loop {
             let valid = *until.borrow_and_update();
             let drained = draining.is_some() && running.is_empty() && self.results.is_idle();
@@ -275,8 +293,10 @@ impl Live<'_> {
                 self.close(drained).await;
                 break Next::Stop;
             }
-            gauge!(names::RUNNING).set(running.len() as f64);
-            gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
+            if Instant::now() >= measure_at {
+                self.measure(&running);
+                measure_at = Instant::now() + MEASURE_EVERY;
+            }
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(valid.into()), if Instant::now() >= valid => {
@@ -299,6 +319,7 @@ impl Live<'_> {
                 batch = reader.next(Duration::from_millis(100)) => match batch {
                     Ok(Some(batch)) => {
                         for record in &batch.records {
+                            self.read.store(record.offset + 1, Ordering::Relaxed);
                             let (shard, highest, incoming) = self.inbox.read(record);
                             for message in incoming {
                                 self.take(message, &mut running, &finished);
@@ -332,11 +353,19 @@ impl Live<'_> {
         if stop.is_cancelled() { Next::Stop } else { next }
     }
 
+    fn measure(&self, running: &BTreeMap<u64, Running>) {
+        gauge!(names::SLOTS).set(f64::from(self.worker.config.slots));
+        gauge!(names::RUNNING).set(running.len() as f64);
+        let oldest = running.values().map(|it| it.since).min();
+        gauge!(names::OLDEST).set(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(Ordering::Relaxed) as f64);
+    }
+
     fn take(&self, message: Incoming, running: &mut BTreeMap<u64, Running>, finished: &mpsc::Sender<Finished>) {
         match message {
             Incoming::Assign(assignment, lease) => {
                 let stop = self.ended.child_token();
-                let attempt = Running { stop: stop.clone(), revoked: false };
+                let attempt = Running { stop: stop.clone(), revoked: false, since: Instant::now() };
                 if running.insert(lease.token, attempt).is_some() {
                     return;
                 }
@@ -377,12 +406,13 @@ impl Live<'_> {
         let trace = span.as_ref().map(Span::context).or(parent);
         let task = self.worker.task(&assignment, &lease, trace);
         let executor = self.worker.registry.get(&task.kind).cloned();
+        let measured = self.worker.attempts.get(&*task.kind).cloned();
         let ledger = self.worker.ledger.clone();
         let until = self.until.clone();
         tokio::spawn(async move {
             let token = lease.token;
-            let Some(executor) = executor else {
-                fail(&mut span, "task.kind");
+            let (Some(executor), Some(measured)) = (executor, measured) else {
+                fail(&mut span, "declined");
                 let reason = format!("kind '{}' is not carried here", task.kind);
                 let kind = v1::command::Kind::Declined(v1::Declined { lease: Some(lease), reason });
                 let _ = finished.send(Finished { token, shard, kind }).await;
@@ -391,6 +421,7 @@ impl Live<'_> {
             // The clock is looked at before every outside effect (rule 24).
             if Instant::now() >= *until.borrow() || stop.is_cancelled() {
                 fail(&mut span, "stopped");
+                measured.stopped.increment(1);
                 let kind = v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) });
                 let _ = finished.send(Finished { token, shard, kind }).await;
                 return;
@@ -399,8 +430,7 @@ impl Live<'_> {
             let begun = Instant::now();
             let result = guard(executor.run(&task, &stop)).await;
             ledger.write("end", &assignment, &lease);
-            let kind = task.kind.to_string();
-            histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
+            measured.seconds.record(begun.elapsed().as_secs_f64());
             let outcome = match result {
                 Ok(output) if output.len() > MAX_OUTPUT_BYTES => {
                     let why = format!("the output has {} bytes; at most {MAX_OUTPUT_BYTES} are kept", output.len());
@@ -408,8 +438,11 @@ impl Live<'_> {
                 }
                 other => other,
             };
-            let word = if outcome.is_ok() { "completed" } else { "failed" };
-            counter!(names::ATTEMPTS, "kind" => kind, "outcome" => word).increment(1);
+            match &outcome {
+                Ok(_) => measured.completed.increment(1),
+                Err(_) if stop.is_cancelled() => measured.stopped.increment(1),
+                Err(_) => measured.failed.increment(1),
+            }
             if let Err(failure) = &outcome {
                 fail(&mut span, &failure.code);
             }
@@ -459,6 +492,16 @@ fn shard_of(lease: &v1::LeaseRef) -> u32 {
     match lease.execution.get(..2) {
         Some(bytes) => u32::from(bytes[0]) << 8 | u32::from(bytes[1]),
         None => 0,
+    }
+}
+
+/// Looks every second how far the inbox is read.
+async fn lag(bus: SharedBus, inbox: u32, read: Arc<AtomicU64>) {
+    loop {
+        if let Ok(range) = bus.offsets(&Topic::Tasks, inbox).await {
+            gauge!(names::LAG).set(range.end.saturating_sub(read.load(Ordering::Relaxed)) as f64);
+        }
+        tokio::time::sleep(MEASURE_EVERY).await;
     }
 }
 

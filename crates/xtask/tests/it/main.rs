@@ -30,3 +30,10 @@ fn every_crate_is_in_the_architecture_page_in_its_layer() {
         assert!(row.contains(&format!("`{name}`")), "{name} is not in the row of {layer}");
     }
 }
+
+#[test]
+fn the_page_of_metrics_names_those_in_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let problems = nova_xtask::metrics::problems(&root).expect("the sources can be read");
+    assert!(problems.is_empty(), "{problems:#?}");
+}

@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{FuturesOrdered, StreamExt};
-use metrics::{counter, gauge, histogram};
 use nova_bus::AppendError;
 use nova_engine::ids::{ExecutionId, ShardId};
 use nova_engine::limits;
@@ -19,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::metrics as names;
 use crate::problem::Problem;
 use crate::replies::{Answer, Expected};
 use crate::state::{App, Namespace, Prefer, Shared};
@@ -206,10 +204,9 @@ async fn start(
         return Err(Problem::too_busy("the shard has as much to do as it may", 2));
     }
     let Some(ticket) = app.submitter.admit(prepared.shard) else {
-        counter!(names::SUBMISSIONS, "outcome" => "too_busy").increment(1);
+        app.submissions.too_busy.increment(1);
         return Err(Problem::too_busy("too many submissions wait for their answer", 1));
     };
-    gauge!(names::UNANSWERED).set(app.submitter.unanswered() as f64);
     let mut expected = app.replies.expect();
     if !prefer.respond_async {
         prepared.command.reply_to = Some(expected.reply_to());
@@ -236,19 +233,19 @@ async fn start(
         error: None,
     };
     if let Err(problem) = outcome {
-        counter!(names::SUBMISSIONS, "outcome" => "not_sent").increment(1);
+        app.submissions.not_sent.increment(1);
         return Err(problem);
     }
     if prefer.respond_async {
-        counter!(names::SUBMISSIONS, "outcome" => "received").increment(1);
+        app.submissions.received.increment(1);
         return Ok(body);
     }
     let answer = expected.next(patience.saturating_sub(begun.elapsed())).await;
     drop(ticket);
-    histogram!(names::SUBMIT_SECONDS).record(begun.elapsed().as_secs_f64());
+    app.submissions.seconds.record(begun.elapsed().as_secs_f64());
     match answer {
         Some(Answer::Accepted(accepted)) => {
-            counter!(names::SUBMISSIONS, "outcome" => "accepted").increment(1);
+            app.submissions.accepted.increment(1);
             let body = SubmittedBody {
                 id: crate::view::hex(&accepted.execution),
                 version: accepted.version,
@@ -265,11 +262,11 @@ async fn start(
             }
         }
         Some(Answer::Rejected(rejected)) => {
-            counter!(names::SUBMISSIONS, "outcome" => "rejected").increment(1);
+            app.submissions.rejected.increment(1);
             Err(Problem::rejected(&id, &rejected.why.unwrap_or_default()))
         }
         Some(Answer::Finished(_) | Answer::Cancelling(_)) | None => {
-            counter!(names::SUBMISSIONS, "outcome" => "unknown").increment(1);
+            app.submissions.unknown.increment(1);
             Err(Problem::outcome_unknown("no verdict came in time; ask for the execution by its id").execution(id))
         }
     }

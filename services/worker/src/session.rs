@@ -371,7 +371,7 @@ impl Live<'_> {
                 }
                 let shard = shard_of(&lease);
                 self.results.holding.lock().tokens.insert(lease.token, shard);
-                self.begin(assignment, lease, shard, stop, finished.clone());
+                self.begin(*assignment, lease, shard, stop, finished.clone());
             }
             Incoming::Revoke(lease) => match running.get_mut(&lease.token) {
                 Some(attempt) => {

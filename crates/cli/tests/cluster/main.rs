@@ -2,6 +2,7 @@
 //!
 //! `NOVA_FAULTS_EXECUTIONS` says how many executions run, `NOVA_FAULTS_SEED` which processes die, `NOVA_BIN` which
 //! binary is tried.
+#![allow(clippy::unwrap_used)]
 
 #![allow(clippy::unwrap_used)]
 

@@ -144,10 +144,8 @@ impl World {
     }
 
     pub fn config(&self) -> Config {
-        let mut config = Config::default();
-        config.cluster = CLUSTER.into();
-        config.coordinators = vec![self.address.clone()];
-        config
+        let coordinators = vec![self.address.clone()];
+        Config { cluster: CLUSTER.into(), coordinators, ..Config::default() }
     }
 
     pub fn start(&self) -> Service {

@@ -275,22 +275,25 @@ impl<S: Source> TableReader<S> {
                 continue;
             };
             let result = self.batch(&topic, partition).await;
-            let mut news = self.inbox.news.lock();
-            if news.front().is_some_and(|(t, p)| *p == partition && *t == topic) {
-                news.pop_front();
+            {
+                let mut news = self.inbox.news.lock();
+                if news.front().is_some_and(|(t, p)| *p == partition && *t == topic) {
+                    news.pop_front();
+                }
             }
             match result {
                 Ok(Some(batch)) => {
                     // There may be more of it, after the others.
-                    news.push_back((topic, partition));
+                    self.inbox.wake(&topic, partition);
                     return Ok(batch);
                 }
                 Ok(None) => {
-                    // What came between the look and the pop is seen by looking once more.
+                    // What came between the look and the pop is seen by looking once more. The table is never locked
+                    // while the news are: who publishes locks them in that order.
                     let next = self.positions.get(&(topic.clone(), partition)).copied();
                     let end = self.table.lock().offsets(&topic, partition).map(|range| range.end);
                     if next.is_some() && next < end {
-                        news.push_back((topic, partition));
+                        self.inbox.wake(&topic, partition);
                     }
                 }
                 Err(error) => return Err(error),

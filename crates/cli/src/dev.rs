@@ -71,7 +71,11 @@ async fn ready(url: &str) -> Result<(), Failed> {
     let end = Instant::now() + PATIENCE;
     loop {
         match rest.send(rest.request(reqwest::Method::GET, "/workers")).await {
-            Ok((_, body)) if body["workers"].as_array().is_some_and(|workers| connected(workers)) => return Ok(()),
+            Ok((_, body)) if body["workers"].as_array().is_some_and(|workers| connected(workers)) => {
+                if rest.is_ready().await {
+                    return Ok(());
+                }
+            }
             Ok(_) => {}
             Err(error) if Instant::now() > end => return Err(error),
             Err(_) => {}

@@ -32,6 +32,11 @@ impl Rest {
         self.client.request(method, url).header("nova-namespace", &self.namespace)
     }
 
+    /// Whether the api says of itself that it can serve.
+    pub async fn is_ready(&self) -> bool {
+        self.open(self.client.get(format!("{}/readyz", self.url)).timeout(PATIENCE)).await.is_ok()
+    }
+
     /// Sends a request; gives status and JSON.
     pub async fn send(&self, request: RequestBuilder) -> Result<(u16, Value), Failed> {
         let response = self.open(request.timeout(PATIENCE)).await?;

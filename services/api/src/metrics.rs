@@ -10,7 +10,7 @@ use crate::state::App;
 pub(crate) const REQUESTS: &str = "nova_api_requests_total";
 /// How long requests took, in seconds, by `route`.
 pub(crate) const REQUEST_SECONDS: &str = "nova_api_request_seconds";
-/// Submissions by `outcome` (`accepted`, `rejected`, `received`, `too_busy`, `not_sent`, `unknown`).
+/// Submissions by `outcome` (`accepted`, `rejected`, `received`, `too_busy`, `unavailable`, `not_sent`, `unknown`).
 const SUBMISSIONS: &str = "nova_api_submissions_total";
 /// From taking a submission to its committed answer, in seconds.
 const SUBMIT_SECONDS: &str = "nova_api_submit_seconds";
@@ -34,6 +34,7 @@ pub(crate) struct Submissions {
     pub rejected: Counter,
     pub received: Counter,
     pub too_busy: Counter,
+    pub unavailable: Counter,
     pub not_sent: Counter,
     pub unknown: Counter,
     pub seconds: Histogram,
@@ -47,6 +48,7 @@ impl Submissions {
             rejected: of("rejected"),
             received: of("received"),
             too_busy: of("too_busy"),
+            unavailable: of("unavailable"),
             not_sent: of("not_sent"),
             unknown: of("unknown"),
             seconds: histogram!(SUBMIT_SECONDS),

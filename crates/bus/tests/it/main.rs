@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod lane;
+mod table;
 
 use std::sync::Arc;
 

@@ -4,8 +4,6 @@
 //! binary is tried.
 #![allow(clippy::unwrap_used)]
 
-#![allow(clippy::unwrap_used)]
-
 mod events;
 mod refusals;
 

@@ -196,11 +196,11 @@ async fn start(
     let begun = Instant::now();
     let mut prepared = prepare(app, namespace, request, trace).await?;
     if let Some(why) = app.cannot_commit() {
-        counter!(names::SUBMISSIONS, "outcome" => "unavailable").increment(1);
+        app.submissions.unavailable.increment(1);
         return Err(Problem::unavailable(why));
     }
     if app.load.is_busy(u32::from(prepared.shard)) {
-        counter!(names::SUBMISSIONS, "outcome" => "too_busy").increment(1);
+        app.submissions.too_busy.increment(1);
         return Err(Problem::too_busy("the shard has as much to do as it may", 2));
     }
     let Some(ticket) = app.submitter.admit(prepared.shard) else {

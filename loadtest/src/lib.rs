@@ -1,0 +1,29 @@
+//! Load on real processes, by the rules of a fair measurement: durable defaults, latencies corrected for coordinated
+//! omission, CPU per execution apart for each kind of process, and every result verified afterwards.
+//!
+//! Owns: the generator, the scenarios, what is read of the machine, the table and the record of a run.
+//! Must not know: what is inside a service. It starts `nova` as an operator does and speaks HTTP to it.
+//!
+//! ```text
+//! machine facts → start target → closed loop: warm up | measure | drain → open loop: … → read all back → table, JSON
+//! ```
+
+pub mod args;
+mod cpu;
+mod error;
+mod http;
+mod load;
+pub mod machine;
+mod pace;
+mod report;
+mod request;
+mod run;
+mod scenario;
+mod tally;
+mod target;
+mod verify;
+
+pub use error::Error;
+pub use report::{Phase, Record};
+pub use run::run;
+pub use verify::Verdict;

@@ -1,0 +1,261 @@
+//! The generator: connections that submit executions, wait for their results, and note what the answers say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::Error;
+use crate::cpu::{Reading, Used};
+use crate::http::{Answer, Connection};
+use crate::pace::{self, Pace};
+use crate::request::{Said, Template, read, read_line};
+use crate::scenario::{Expect, Scenario};
+use crate::tally::Tally;
+use crate::target::Target;
+
+/// Longest wait for a result that is asked for.
+const WAIT_SECONDS: u64 = 30;
+/// Until all that was sent is answered: longer than one exchange may take.
+const DRAIN: Duration = Duration::from_secs(90);
+/// After one that was turned away.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// When executions are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loop {
+    /// The next one when one has ended, so that this many are in flight.
+    Closed { in_flight: u32 },
+    /// By the clock, whatever became of those before.
+    Open { per_second: u64 },
+}
+
+/// One loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub kind: Loop,
+    pub warmup: Duration,
+    pub measured: Duration,
+    /// Executions in one request.
+    pub batch: u32,
+    /// Number of the first one.
+    pub first: u64,
+}
+
+/// What a loop brought.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub tally: Tally,
+    pub used: Used,
+    /// The number after the last one.
+    pub next: u64,
+}
+
+impl Plan {
+    /// How many an open loop sends: whole requests.
+    fn total(&self) -> u64 {
+        let batch = u64::from(self.batch);
+        match self.kind {
+            Loop::Closed { .. } => u64::MAX,
+            Loop::Open { per_second } => {
+                let all = u128::from(per_second) * (self.warmup + self.measured).as_micros() / 1_000_000;
+                (all as u64 / batch).max(1) * batch
+            }
+        }
+    }
+
+    /// Enough that none is waited for while answers come within a second or so; later ones are counted from when they
+    /// were due in any case.
+    fn connections(&self) -> u32 {
+        match self.kind {
+            Loop::Closed { in_flight } => (in_flight / self.batch).max(1),
+            Loop::Open { per_second } => ((per_second / 8) as u32 / self.batch).clamp(16, 1_024),
+        }
+    }
+}
+
+/// What the connections of one loop share.
+struct Shared {
+    end: Instant,
+    pace: Option<Pace>,
+    permits: Arc<Semaphore>,
+    total: u64,
+    first: u64,
+    given: AtomicU64,
+    broken: AtomicBool,
+    expect: Expect,
+    tally: Mutex<Tally>,
+}
+
+/// Runs one loop to the end of its last execution.
+pub(crate) async fn run(target: &Target, scenario: &Scenario, plan: &Plan) -> Result<Loaded, Error> {
+    let address = target.address()?;
+    let mut connections = Vec::new();
+    for _ in 0..plan.connections() {
+        let opened = Connection::open(address).await;
+        connections.push(opened.map_err(|source| Error::Connect { address: address.to_string(), source })?);
+    }
+    let begin = Instant::now();
+    let (from, end) = (begin + plan.warmup, begin + plan.warmup + plan.measured);
+    let permits = Arc::new(Semaphore::new(0));
+    let pace = match plan.kind {
+        Loop::Closed { .. } => None,
+        Loop::Open { per_second } => Some(Pace { begin, per_second }),
+    };
+    let shared = Arc::new(Shared {
+        end,
+        pace,
+        permits: Arc::clone(&permits),
+        total: plan.total(),
+        first: plan.first,
+        given: AtomicU64::new(0),
+        broken: AtomicBool::new(false),
+        expect: scenario.expect,
+        tally: Mutex::new(Tally::new(from, end)),
+    });
+    let pacer = pace.map(|pace| pace::keep(pace, shared.total, Arc::clone(&permits)));
+    let result = supervise(target, scenario, plan, &shared, connections, address).await;
+    permits.close();
+    if let Some(pacer) = pacer {
+        // It looks at the semaphore each time that it wakes, and sleeps no longer than until the next one is due.
+        let _ = pacer.join();
+    }
+    let used = result?;
+    let next = plan.first + shared.given.load(Ordering::Relaxed);
+    let shared = Arc::into_inner(shared).expect("all connections have ended");
+    Ok(Loaded { tally: shared.tally.into_inner(), used, next })
+}
+
+async fn supervise(
+    target: &Target,
+    scenario: &Scenario,
+    plan: &Plan,
+    shared: &Arc<Shared>,
+    connections: Vec<Connection>,
+    address: SocketAddr,
+) -> Result<Used, Error> {
+    let mut running = JoinSet::new();
+    for connection in connections {
+        let template = Template::new(&address.to_string(), &scenario.workflow, plan.batch, WAIT_SECONDS);
+        running.spawn(drive(Arc::clone(shared), connection, template, plan.batch));
+    }
+    let mut ended = async |until: Instant| -> Result<bool, Error> {
+        loop {
+            let next = tokio::time::timeout_at(until.into(), running.join_next()).await;
+            match next {
+                Err(_) => return Ok(false),
+                Ok(None) => return Ok(true),
+                Ok(Some(result)) => result.expect("a connection does not panic")?,
+            }
+        }
+    };
+    ended(shared.end - plan.measured).await?;
+    let before = Reading::take(target)?;
+    ended(shared.end).await?;
+    // An open loop that was too short for a second reading to differ ends before; its CPU is that until now.
+    let used = Reading::take(target)?.since(&before);
+    if ended(shared.end + DRAIN).await? { Ok(used) } else { Err(Error::Stuck { within: DRAIN }) }
+}
+
+/// One connection, until the loop ends or an exchange fails.
+async fn drive(
+    shared: Arc<Shared>,
+    mut connection: Connection,
+    mut template: Template,
+    batch: u32,
+) -> Result<(), Error> {
+    while let Some((first, due)) = shared.next(batch).await {
+        let answer = connection.exchange(template.fill(first)).await;
+        let now = Instant::now();
+        match answer {
+            Ok(answer) => {
+                if shared.note(&answer, first, batch, due, now) == Busy::Yes {
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+            Err(source) => {
+                shared.broken.store(true, Ordering::Relaxed);
+                shared.permits.close();
+                return Err(Error::Unanswered { what: "a submission".into(), source });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether something was turned away.
+#[derive(PartialEq, Eq)]
+enum Busy {
+    Yes,
+    No,
+}
+
+impl Shared {
+    /// The first number of the next request and when it was due, if there is one.
+    async fn next(&self, batch: u32) -> Option<(u64, Instant)> {
+        if self.pace.is_some() {
+            // Closed when all is over, which ends the wait.
+            self.permits.acquire_many(batch).await.ok()?.forget();
+        }
+        let now = Instant::now();
+        if self.broken.load(Ordering::Relaxed) || (self.pace.is_none() && now >= self.end) {
+            return None;
+        }
+        let index = self.given.fetch_add(u64::from(batch), Ordering::Relaxed);
+        if index + u64::from(batch) >= self.total {
+            // That was the last one: those who wait for a permit can go.
+            self.permits.close();
+        }
+        Some((self.first + index, self.pace.map_or(now, |pace| pace.due(index))))
+    }
+
+    fn note(&self, answer: &Answer<'_>, first: u64, batch: u32, due: Instant, now: Instant) -> Busy {
+        let mut tally = self.tally.lock();
+        let refused = tally.refused;
+        if batch == 1 {
+            let said = read(answer.status, answer.body, first, self.expect);
+            tally.note(first, said, due, now);
+            if said == Said::Other {
+                tally.keep(answer.status, answer.body);
+            }
+        } else {
+            let mut lines = answer.body.split(|byte| *byte == b'\n');
+            for number in first..first + u64::from(batch) {
+                let line = lines.next().unwrap_or_default();
+                let said = match answer.status {
+                    200 => read_line(line, number, self.expect),
+                    status => read(status, line, number, self.expect),
+                };
+                // Each was due at its own time.
+                let due = self.pace.map_or(due, |pace| pace.due(number - self.first));
+                tally.note(number, said, due, now);
+                if said == Said::Other {
+                    tally.keep(answer.status, line);
+                }
+            }
+        }
+        if tally.refused > refused { Busy::Yes } else { Busy::No }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(kind: Loop, batch: u32) -> Plan {
+        Plan { kind, warmup: Duration::from_secs(1), measured: Duration::from_secs(2), batch, first: 5 }
+    }
+
+    #[test]
+    fn an_open_loop_sends_whole_requests() {
+        let open = |per_second, batch| plan(Loop::Open { per_second }, batch).total();
+        assert_eq!((open(100, 1), open(100, 7), open(1, 1)), (300, 294, 3));
+        let connections = |per_second| plan(Loop::Open { per_second }, 1).connections();
+        assert_eq!((connections(1), connections(4_000), connections(100_000)), (16, 500, 1_024));
+        assert_eq!(plan(Loop::Closed { in_flight: 256 }, 64).connections(), 4);
+    }
+}

@@ -1,0 +1,128 @@
+//! One run, from the look at the machine to the record.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nova_testkit::{Dir, Nova};
+
+use crate::args::{Args, Loops, ScenarioName};
+use crate::http::Connection;
+use crate::load::{self, Loop, Plan};
+use crate::machine::Machine;
+use crate::report::{self, Phase, Record};
+use crate::request::FIRST;
+use crate::scenario::Scenario;
+use crate::tally::Sent;
+use crate::target::Target;
+use crate::{Error, verify};
+
+/// Part of what the closed loop reached at which the open loop looks for latencies.
+const KNEE: f64 = 0.8;
+/// Rate of the open loop of s2.
+const CHAINS_PER_SECOND: u64 = 100;
+
+/// Measures. What is started ends when this does, or is dropped.
+///
+/// # Errors
+/// When there is no measurement: see [`Error`].
+pub async fn run(args: &Args) -> Result<Record, Error> {
+    args.check()?;
+    let nova = match &args.nova {
+        Some(path) => Nova::at(path)?,
+        None => Nova::binary()?,
+    };
+    let dir = match &args.data {
+        Some(parent) => Dir::temporary_in(parent)?,
+        None => Dir::temporary()?,
+    };
+    let machine = Machine::look(dir.path())?;
+    eprint!("{}", report::machine(&machine));
+    if !args.anyway {
+        machine.check()?;
+    }
+    let version = nova.run(["--version"]).await?.trim().to_owned();
+    eprintln!("target   {}, {version} at {}", args.target.name(), nova.path().display());
+    let mut target = Target::start(&nova, args, dir).await?;
+    let scenario = Scenario::new(args.scenario, args.work);
+    target.rest().apply(&scenario.document).await?;
+
+    let mut phases: Vec<Phase> = Vec::new();
+    let mut sent: Vec<Sent> = Vec::new();
+    let mut next = FIRST;
+    let mut examples = Vec::new();
+    for open in [false, true] {
+        let wanted = args.loops == Loops::Both || open == (args.loops == Loops::Open);
+        if !wanted {
+            continue;
+        }
+        let kind = if open {
+            Loop::Open { per_second: rate(args, &phases) }
+        } else {
+            Loop::Closed { in_flight: args.in_flight() }
+        };
+        let plan = Plan {
+            kind,
+            warmup: Duration::from_secs(args.warmup),
+            measured: Duration::from_secs(args.seconds),
+            batch: args.batch,
+            first: next,
+        };
+        eprintln!("load     {kind:?} for {} + {} s", args.warmup, args.seconds);
+        let loaded = match load::run(&target, &scenario, &plan).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // The end of a process says more than a connection that broke.
+                target.check().await?;
+                return Err(error);
+            }
+        };
+        next = loaded.next;
+        let phase = Phase::of(&plan, &loaded, machine.cores);
+        examples.extend(loaded.tally.wrong);
+        if loaded.tally.completed == 0 {
+            let answer = examples.first().cloned().unwrap_or_else(|| "there was none".into());
+            return Err(Error::Nothing { phase: phase.name, answer });
+        }
+        sent.extend(loaded.tally.sent);
+        phases.push(phase);
+    }
+
+    let begun = Instant::now();
+    let address = target.address()?;
+    let unconnected = |source| Error::Connect { address: address.to_string(), source };
+    let mut connection = Connection::open(address).await.map_err(unconnected)?;
+    let mut verdict = verify::read_back(&mut connection, &address.to_string(), &scenario, &sent).await?;
+    let read_back_ms = begun.elapsed().as_millis() as u64;
+    target.check().await?;
+    verdict.examples.extend(examples);
+    Ok(Record {
+        scenario: args.scenario.name(),
+        target: args.target.name(),
+        work: args.work.name(),
+        commit: commit(),
+        nova: version,
+        machine,
+        // A figure of wrong results would be taken for one.
+        phases: if verdict.is_right() { phases } else { Vec::new() },
+        verified: verdict.is_right(),
+        verdict,
+        read_back_ms,
+    })
+}
+
+fn rate(args: &Args, phases: &[Phase]) -> u64 {
+    let found = || match (args.scenario, phases.first()) {
+        (ScenarioName::S1, Some(closed)) => (closed.executions_per_s * KNEE) as u64,
+        _ => CHAINS_PER_SECOND,
+    };
+    args.rate.unwrap_or_else(found).max(1)
+}
+
+/// The commit of the checkout that this was built in, if it is still there.
+fn commit() -> String {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let said = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(here).output();
+    let said = said.ok().filter(|said| said.status.success());
+    said.map_or_else(|| "unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}

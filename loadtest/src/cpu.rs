@@ -10,7 +10,7 @@ use crate::machine::Ticks;
 use crate::target::Target;
 
 /// Counters at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reading {
     by_kind: BTreeMap<&'static str, Duration>,
     resident: BTreeMap<&'static str, u64>,

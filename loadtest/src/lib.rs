@@ -11,6 +11,8 @@
 pub mod args;
 mod cpu;
 mod error;
+#[cfg(test)]
+mod fake;
 mod http;
 mod load;
 pub mod machine;

@@ -13,10 +13,9 @@ use crate::Error;
 use crate::cpu::{Reading, Used};
 use crate::http::{Answer, Connection};
 use crate::pace::{self, Pace};
-use crate::request::{Said, Template, read, read_line};
+use crate::request::{Said, Template, read_answer, read_line};
 use crate::scenario::{Expect, Scenario};
 use crate::tally::Tally;
-use crate::target::Target;
 
 /// Longest wait for a result that is asked for.
 const WAIT_SECONDS: u64 = 30;
@@ -91,9 +90,11 @@ struct Shared {
     tally: Mutex<Tally>,
 }
 
-/// Runs one loop to the end of its last execution.
-pub(crate) async fn run(target: &Target, scenario: &Scenario, plan: &Plan) -> Result<Loaded, Error> {
-    let address = target.address()?;
+/// Runs one loop against the api at `address` to the end of its last execution; `read` reads the CPU counters.
+pub(crate) async fn run<R>(address: SocketAddr, read: R, scenario: &Scenario, plan: &Plan) -> Result<Loaded, Error>
+where
+    R: Fn() -> Result<Reading, Error>,
+{
     let mut connections = Vec::new();
     for _ in 0..plan.connections() {
         let opened = Connection::open(address).await;
@@ -118,7 +119,8 @@ pub(crate) async fn run(target: &Target, scenario: &Scenario, plan: &Plan) -> Re
         tally: Mutex::new(Tally::new(from, end)),
     });
     let pacer = pace.map(|pace| pace::keep(pace, shared.total, Arc::clone(&permits)));
-    let result = supervise(target, scenario, plan, &shared, connections, address).await;
+    let template = Template::new(&address.to_string(), &scenario.workflow, plan.batch, WAIT_SECONDS);
+    let result = supervise(read, plan, &shared, connections, template).await;
     permits.close();
     if let Some(pacer) = pacer {
         // It looks at the semaphore each time that it wakes, and sleeps no longer than until the next one is due.
@@ -130,18 +132,19 @@ pub(crate) async fn run(target: &Target, scenario: &Scenario, plan: &Plan) -> Re
     Ok(Loaded { tally: shared.tally.into_inner(), used, next })
 }
 
-async fn supervise(
-    target: &Target,
-    scenario: &Scenario,
+async fn supervise<R>(
+    read: R,
     plan: &Plan,
     shared: &Arc<Shared>,
     connections: Vec<Connection>,
-    address: SocketAddr,
-) -> Result<Used, Error> {
+    template: Template,
+) -> Result<Used, Error>
+where
+    R: Fn() -> Result<Reading, Error>,
+{
     let mut running = JoinSet::new();
     for connection in connections {
-        let template = Template::new(&address.to_string(), &scenario.workflow, plan.batch, WAIT_SECONDS);
-        running.spawn(drive(Arc::clone(shared), connection, template, plan.batch));
+        running.spawn(drive(Arc::clone(shared), connection, template.clone(), plan.batch));
     }
     let mut ended = async |until: Instant| -> Result<bool, Error> {
         loop {
@@ -154,10 +157,10 @@ async fn supervise(
         }
     };
     ended(shared.end - plan.measured).await?;
-    let before = Reading::take(target)?;
+    let before = read()?;
     ended(shared.end).await?;
     // An open loop that was too short for a second reading to differ ends before; its CPU is that until now.
-    let used = Reading::take(target)?.since(&before);
+    let used = read()?.since(&before);
     if ended(shared.end + DRAIN).await? { Ok(used) } else { Err(Error::Stuck { within: DRAIN }) }
 }
 
@@ -180,7 +183,9 @@ async fn drive(
             Err(source) => {
                 shared.broken.store(true, Ordering::Relaxed);
                 shared.permits.close();
-                return Err(Error::Unanswered { what: "a submission".into(), source });
+                let answered = shared.tally.lock().sent.len();
+                let what = format!("the submission of {first} ({answered} were answered before)");
+                return Err(Error::Unanswered { what, source });
             }
         }
     }
@@ -217,7 +222,7 @@ impl Shared {
         let mut tally = self.tally.lock();
         let refused = tally.refused;
         if batch == 1 {
-            let said = read(answer.status, answer.body, first, self.expect);
+            let said = read_answer(answer.status, answer.body, first, self.expect);
             tally.note(first, said, due, now);
             if said == Said::Other {
                 tally.keep(answer.status, answer.body);
@@ -228,7 +233,7 @@ impl Shared {
                 let line = lines.next().unwrap_or_default();
                 let said = match answer.status {
                     200 => read_line(line, number, self.expect),
-                    status => read(status, line, number, self.expect),
+                    status => read_answer(status, line, number, self.expect),
                 };
                 // Each was due at its own time.
                 let due = self.pace.map_or(due, |pace| pace.due(number - self.first));
@@ -245,6 +250,10 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{ScenarioName, Work};
+    use crate::fake::{Fake, Fault};
+    use crate::request::FIRST;
+    use crate::verify::{Verdict, read_back};
 
     fn plan(kind: Loop, batch: u32) -> Plan {
         Plan { kind, warmup: Duration::from_secs(1), measured: Duration::from_secs(2), batch, first: 5 }
@@ -257,5 +266,63 @@ mod tests {
         let connections = |per_second| plan(Loop::Open { per_second }, 1).connections();
         assert_eq!((connections(1), connections(4_000), connections(100_000)), (16, 500, 1_024));
         assert_eq!(plan(Loop::Closed { in_flight: 256 }, 64).connections(), 4);
+    }
+
+    /// A short loop against an api that makes a mistake with one of the numbers, and what is found of it.
+    async fn found(kind: Loop, batch: u32, fault: Fault) -> Result<(Loaded, Verdict), Error> {
+        let scenario = Scenario::new(ScenarioName::S1, Work::Noop);
+        let address = Fake::start(fault, &scenario).await;
+        let (warmup, measured) = (Duration::ZERO, Duration::from_millis(100));
+        let plan = Plan { kind, warmup, measured, batch, first: FIRST };
+        let loaded = run(address, || Ok(Reading::default()), &scenario, &plan).await?;
+        let mut connection = Connection::open(address).await.expect("it listens");
+        let sent = &loaded.tally.sent;
+        let verdict = read_back(&mut connection, &address.to_string(), &scenario, sent, Duration::ZERO).await?;
+        Ok((loaded, verdict))
+    }
+
+    #[tokio::test]
+    async fn what_is_right_is_counted_once() {
+        for (kind, batch) in [
+            (Loop::Closed { in_flight: 4 }, 1),
+            (Loop::Closed { in_flight: 8 }, 4),
+            (Loop::Open { per_second: 500 }, 1),
+            (Loop::Open { per_second: 500 }, 5),
+        ] {
+            let (loaded, verdict) = found(kind, batch, Fault::None).await.unwrap();
+            assert!(verdict.is_right() && verdict.refused == 0, "{kind:?} by {batch}: {verdict:?}");
+            assert_eq!(verdict.submitted, loaded.next - FIRST);
+            assert!(verdict.submitted.is_multiple_of(u64::from(batch)));
+            if matches!(kind, Loop::Open { .. }) {
+                // All that were due, however late they were sent.
+                assert_eq!((verdict.submitted, loaded.tally.latency_us.len()), (50, 50));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mistake_with_one_execution_is_found() {
+        for batch in [1, 2] {
+            // An open loop sends all that were due, even when the machine stands still meanwhile.
+            let open = Loop::Open { per_second: 500 };
+            let of = async |fault| found(open, batch, fault).await.unwrap();
+            let (_, verdict) = of(Fault::Lost).await;
+            assert!(!verdict.is_right() && verdict.missing == 1, "{verdict:?}");
+            let (_, verdict) = of(Fault::Doubled).await;
+            assert!(!verdict.is_right() && verdict.duplicates == 1, "{verdict:?}");
+            let (_, verdict) = of(Fault::WrongInHistory).await;
+            assert!(!verdict.is_right() && verdict.wrong == 1, "{verdict:?}");
+            let (loaded, verdict) = of(Fault::WrongAnswer).await;
+            assert!(!verdict.is_right() && verdict.answered_wrong == 1, "{verdict:?}");
+            assert_eq!(loaded.tally.wrong.len(), 1);
+            let (loaded, verdict) = of(Fault::Busy).await;
+            assert!(verdict.is_right() && verdict.refused == 1 && loaded.tally.refused == 1, "{verdict:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_target_that_goes_away_ends_the_loop() {
+        let error = found(Loop::Open { per_second: 500 }, 1, Fault::Gone).await.unwrap_err();
+        assert!(matches!(error, Error::Unanswered { .. }), "{error}");
     }
 }

@@ -75,7 +75,7 @@ impl Machine {
 }
 
 /// Time of all cores since the machine began, in ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticks {
     /// Doing something, for us or for another guest of the host.
     pub busy: u64,

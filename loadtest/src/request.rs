@@ -56,7 +56,7 @@ pub(crate) enum Said {
 }
 
 /// Reads the answer to one submission.
-pub(crate) fn read(status: u16, body: &[u8], number: u64, expect: Expect) -> Said {
+pub(crate) fn read_answer(status: u16, body: &[u8], number: u64, expect: Expect) -> Said {
     match status {
         200 | 201 => completed(body, number, expect).map_or(Said::Other, Said::Completed),
         429 => Said::Refused,
@@ -122,18 +122,18 @@ mod tests {
         };
         let right = body("COMPLETED", ",\"output\":1000000007");
         let number = FIRST + 7;
-        assert_eq!(read(201, right.as_bytes(), number, PLAIN), Said::Completed(255));
+        assert_eq!(read_answer(201, right.as_bytes(), number, PLAIN), Said::Completed(255));
         assert_eq!(read_line(right.as_bytes(), number, PLAIN), Said::Completed(255));
-        assert_eq!(read(201, right.as_bytes(), number + 1, PLAIN), Said::Other);
-        assert_eq!(read(201, right.as_bytes(), number, Expect::Null), Said::Other);
+        assert_eq!(read_answer(201, right.as_bytes(), number + 1, PLAIN), Said::Other);
+        assert_eq!(read_answer(201, right.as_bytes(), number, Expect::Null), Said::Other);
         let null = body("COMPLETED", ",\"output\":null");
-        assert_eq!(read(201, null.as_bytes(), number, Expect::Null), Said::Completed(255));
-        assert_eq!(read(201, null.as_bytes(), number, PLAIN), Said::Other);
-        assert_eq!(read(202, body("RUNNING", "").as_bytes(), number, PLAIN), Said::Other);
-        assert_eq!(read(201, body("FAILED", "").as_bytes(), number, PLAIN), Said::Other);
-        assert_eq!(read(201, b"{}", number, PLAIN), Said::Other);
-        assert_eq!(read(429, b"{}", number, PLAIN), Said::Refused);
-        assert_eq!(read(504, b"", number, PLAIN), Said::Other);
+        assert_eq!(read_answer(201, null.as_bytes(), number, Expect::Null), Said::Completed(255));
+        assert_eq!(read_answer(201, null.as_bytes(), number, PLAIN), Said::Other);
+        assert_eq!(read_answer(202, body("RUNNING", "").as_bytes(), number, PLAIN), Said::Other);
+        assert_eq!(read_answer(201, body("FAILED", "").as_bytes(), number, PLAIN), Said::Other);
+        assert_eq!(read_answer(201, b"{}", number, PLAIN), Said::Other);
+        assert_eq!(read_answer(429, b"{}", number, PLAIN), Said::Refused);
+        assert_eq!(read_answer(504, b"", number, PLAIN), Said::Other);
         assert_eq!(read_line(br#"{"line":1,"problem":{"status":429,"code":"x"}}"#, number, PLAIN), Said::Refused);
         assert_eq!(read_line(br#"{"line":1,"problem":{"status":504,"code":"x"}}"#, number, PLAIN), Said::Other);
     }

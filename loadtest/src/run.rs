@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nova_testkit::{Dir, Nova};
 
 use crate::args::{Args, Loops, ScenarioName};
+use crate::cpu::Reading;
 use crate::http::Connection;
 use crate::load::{self, Loop, Plan};
 use crate::machine::Machine;
@@ -19,6 +20,8 @@ use crate::{Error, verify};
 
 /// Part of what the closed loop reached at which the open loop looks for latencies.
 const KNEE: f64 = 0.8;
+/// Longest wait until the history has all that ended.
+const CATCH_UP: Duration = Duration::from_secs(120);
 /// Rate of the open loop of s2.
 const CHAINS_PER_SECOND: u64 = 100;
 
@@ -47,6 +50,7 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
     let scenario = Scenario::new(args.scenario, args.work);
     target.rest().apply(&scenario.document).await?;
 
+    let address = target.address()?;
     let mut phases: Vec<Phase> = Vec::new();
     let mut sent: Vec<Sent> = Vec::new();
     let mut next = FIRST;
@@ -69,7 +73,7 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
             first: next,
         };
         eprintln!("load     {kind:?} for {} + {} s", args.warmup, args.seconds);
-        let loaded = match load::run(&target, &scenario, &plan).await {
+        let loaded = match load::run(address, || Reading::take(&target), &scenario, &plan).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 // The end of a process says more than a connection that broke.
@@ -89,10 +93,9 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
     }
 
     let begun = Instant::now();
-    let address = target.address()?;
     let unconnected = |source| Error::Connect { address: address.to_string(), source };
     let mut connection = Connection::open(address).await.map_err(unconnected)?;
-    let mut verdict = verify::read_back(&mut connection, &address.to_string(), &scenario, &sent).await?;
+    let mut verdict = verify::read_back(&mut connection, &address.to_string(), &scenario, &sent, CATCH_UP).await?;
     let read_back_ms = begun.elapsed().as_millis() as u64;
     target.check().await?;
     verdict.examples.extend(examples);

@@ -11,8 +11,6 @@ use crate::request::{FIRST, Said};
 use crate::scenario::Scenario;
 use crate::tally::Sent;
 
-/// Longest wait until the history has all that ended.
-const CATCH_UP: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(250);
 const PAGE: u32 = 500;
 const EXAMPLES: usize = 5;
@@ -159,14 +157,16 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Reads all executions of the scenario back, again while some are missing that the history may not have yet.
+/// Reads all executions of the scenario back, again for up to `patience` while some are missing that the history may
+/// not have yet.
 pub(crate) async fn read_back(
     connection: &mut Connection,
     host: &str,
     scenario: &Scenario,
     sent: &[Sent],
+    patience: Duration,
 ) -> Result<Verdict, Error> {
-    let end = Instant::now() + CATCH_UP;
+    let end = Instant::now() + patience;
     loop {
         let mut verifier = Verifier::new(scenario, sent);
         let mut cursor = None;

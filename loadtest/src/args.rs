@@ -33,6 +33,9 @@ pub struct Args {
     /// Seconds of load before each measurement.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub warmup: u64,
+    /// How often each loop is measured, on the same target; more than once adds medians and spreads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub repeat: u32,
     /// Which loops.
     #[arg(long, value_enum, default_value_t = Loops::Both)]
     pub loops: Loops,

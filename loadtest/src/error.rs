@@ -1,6 +1,7 @@
 //! What can go wrong before there is anything to verify.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub enum Error {
     #[error("cannot connect to {address}")]
     Connect {
         /// To whom.
-        address: String,
+        address: SocketAddr,
         /// Why.
         #[source]
         source: io::Error,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,8 @@ pub(crate) enum Fault {
     WrongAnswer,
     /// Turned away.
     Busy,
+    /// Turned away the first time.
+    BusyOnce,
     /// The connection ends without an answer.
     Gone,
 }
@@ -36,6 +39,7 @@ pub(crate) struct Fake {
     fault: Fault,
     events: u64,
     rows: Mutex<Vec<String>>,
+    asked: AtomicBool,
 }
 
 impl Fake {
@@ -43,7 +47,8 @@ impl Fake {
     pub(crate) async fn start(fault: Fault, scenario: &Scenario) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let fake = Arc::new(Self { fault, events: scenario.events, rows: Mutex::default() });
+        let fake =
+            Arc::new(Self { fault, events: scenario.events, rows: Mutex::default(), asked: AtomicBool::default() });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(Arc::clone(&fake).serve(stream));
@@ -98,10 +103,12 @@ impl Fake {
                 r#"{{"id":"{id:032x}","state":"COMPLETED","input":{{"n":{number}}},"output":{output},"events":{events}}}"#
             )
         };
+        let again = fault == Fault::BusyOnce && self.asked.swap(true, Ordering::Relaxed);
         let mut rows = self.rows.lock();
         match fault {
+            Fault::BusyOnce if again => rows.push(row(number, number)),
             Fault::Gone => return None,
-            Fault::Busy => return Some((429, r#"{"line":1,"problem":{"status":429}}"#.into())),
+            Fault::Busy | Fault::BusyOnce => return Some((429, r#"{"line":1,"problem":{"status":429}}"#.into())),
             Fault::Lost => {}
             Fault::WrongInHistory => rows.push(row(number, number + 1)),
             Fault::Doubled => rows.extend([row(number, number), row(7, number)]),

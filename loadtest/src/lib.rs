@@ -5,7 +5,7 @@
 //! Must not know: what is inside a service. It starts `nova` as an operator does and speaks HTTP to it.
 //!
 //! ```text
-//! machine facts → start target → closed loop: warm up | measure | drain → open loop: … → read all back → table, JSON
+//! machine facts → start target → first results → closed loop: warm up | measure | drain → open loop: … → read all back → table, JSON
 //! ```
 
 pub mod args;
@@ -13,6 +13,7 @@ mod cpu;
 mod error;
 #[cfg(test)]
 mod fake;
+mod first;
 mod http;
 mod load;
 pub mod machine;

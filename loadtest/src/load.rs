@@ -98,7 +98,7 @@ where
     let mut connections = Vec::new();
     for _ in 0..plan.connections() {
         let opened = Connection::open(address).await;
-        connections.push(opened.map_err(|source| Error::Connect { address: address.to_string(), source })?);
+        connections.push(opened.map_err(|source| Error::Connect { address, source })?);
     }
     let begin = Instant::now();
     let (from, end) = (begin + plan.warmup, begin + plan.warmup + plan.measured);

@@ -41,6 +41,8 @@ pub struct Record {
 pub struct Phase {
     /// `closed 256` or `open 8000/s`.
     pub name: String,
+    /// Whether it is an open one.
+    pub open: bool,
     /// Executions in one request.
     pub batch: u32,
     /// Measured seconds.
@@ -71,6 +73,24 @@ pub struct Phase {
     pub refused: u64,
 }
 
+/// The middle one of several figures, with the outer ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub least: f64,
+    pub median: f64,
+    pub most: f64,
+}
+
+impl Spread {
+    /// None of none.
+    pub(crate) fn of(mut figures: Vec<f64>) -> Option<Self> {
+        figures.sort_unstable_by(f64::total_cmp);
+        // Of an even number the lower one, which was measured.
+        let median = *figures.get(figures.len().checked_sub(1)? / 2)?;
+        Some(Self { least: figures[0], median, most: figures[figures.len() - 1] })
+    }
+}
+
 impl Phase {
     pub(crate) fn of(plan: &Plan, loaded: &Loaded, cores: usize) -> Self {
         let (tally, used) = (&loaded.tally, &loaded.used);
@@ -83,6 +103,7 @@ impl Phase {
         let cpu = used.per_execution(tally.completed);
         Self {
             name,
+            open: matches!(plan.kind, Loop::Open { .. }),
             batch: plan.batch,
             seconds: window.as_secs_f64(),
             executions_per_s: tally.completed as f64 / window.as_secs_f64(),
@@ -130,6 +151,7 @@ impl Record {
                 let parts: Vec<_> = phase.cpu_us_per_execution.iter().map(part).collect();
                 let _ = writeln!(text, "CPU each, {}: {}", phase.name, parts.join(", "));
             }
+            text.push_str(&self.spreads());
         }
         let Verdict { submitted, completed, refused, answered_wrong, missing, unfinished, .. } = &self.verdict;
         let Verdict { duplicates, wrong, repeated_attempts, examples, .. } = &self.verdict;
@@ -143,6 +165,33 @@ impl Record {
         );
         for example in examples {
             let _ = writeln!(text, "  {example}");
+        }
+        text
+    }
+
+    /// Medians and spreads of loops that were measured more than once.
+    fn spreads(&self) -> String {
+        let mut text = String::new();
+        for open in [false, true] {
+            let phases: Vec<_> = self.phases.iter().filter(|phase| phase.open == open).collect();
+            if phases.len() < 2 {
+                continue;
+            }
+            let spread = |figure: fn(&Phase) -> f64, digits: usize| {
+                let Spread { least, median, most } =
+                    Spread::of(phases.iter().map(|phase| figure(phase)).collect()).expect("there are two");
+                format!("{median:.digits$} [{least:.digits$}–{most:.digits$}]")
+            };
+            let _ = writeln!(
+                text,
+                "median of {}, {}: {} exec/s, p50 {} ms, p99 {} ms, CPU {} µs each",
+                phases.len(),
+                phases[0].name,
+                spread(|phase| phase.executions_per_s, 0),
+                spread(|phase| phase.p50_ms, 2),
+                spread(|phase| phase.p99_ms, 2),
+                spread(|phase| phase.cpu_us_per_execution_total, 0),
+            );
         }
         text
     }
@@ -167,5 +216,58 @@ impl Record {
             table.add_row(row);
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_has_the_middle_and_the_ends() {
+        let of = |figures: &[f64]| Spread::of(figures.to_vec()).map(|it| (it.least, it.median, it.most));
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some((1.0, 2.0, 3.0)));
+        assert_eq!(of(&[4.0, 1.0]), Some((1.0, 1.0, 4.0)));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn there_are_no_figures_of_what_is_not_verified() {
+        let phase: Phase = Phase {
+            name: "closed 1".into(),
+            open: false,
+            batch: 1,
+            seconds: 1.0,
+            executions_per_s: 77_777.0,
+            p50_ms: 1.0,
+            p90_ms: 1.0,
+            p99_ms: 1.0,
+            p999_ms: 1.0,
+            max_ms: 1.0,
+            cpu_us_per_execution: BTreeMap::from([("api", 5.0)]),
+            cpu_us_per_execution_total: 5.0,
+            resident_mib: BTreeMap::from([("api", 5)]),
+            busy_percent: 1.0,
+            others_percent: 1.0,
+            refused: 0,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = Record {
+            scenario: "s1",
+            target: "embedded",
+            work: "noop",
+            commit: "c".into(),
+            nova: "n".into(),
+            machine: Machine::look(dir.path()).unwrap(),
+            phases: vec![phase.clone(), phase],
+            verdict: Verdict { submitted: 5, missing: 1, ..Verdict::default() },
+            read_back_ms: 1,
+            verified: true,
+        };
+        let table = record.table();
+        assert!(table.contains("77777") && table.contains("median of 2") && table.contains("api 5 µs"), "{table}");
+        record.verified = false;
+        let table = record.table();
+        assert!(!table.contains("77777") && table.contains("NOT VERIFIED") && table.contains("1 missing"), "{table}");
     }
 }

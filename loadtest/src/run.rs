@@ -11,12 +11,12 @@ use crate::cpu::Reading;
 use crate::http::Connection;
 use crate::load::{self, Loop, Plan};
 use crate::machine::Machine;
-use crate::report::{self, Phase, Record};
+use crate::report::{self, Phase, Record, Spread};
 use crate::request::FIRST;
 use crate::scenario::Scenario;
 use crate::tally::Sent;
 use crate::target::Target;
-use crate::{Error, verify};
+use crate::{Error, first, verify};
 
 /// Part of what the closed loop reached at which the open loop looks for latencies.
 const KNEE: f64 = 0.8;
@@ -49,21 +49,21 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
     let mut target = Target::start(&nova, args, dir).await?;
     let scenario = Scenario::new(args.scenario, args.work);
     target.rest().apply(&scenario.document).await?;
+    target.rest().apply(&first::document(&scenario)).await?;
 
     let address = target.address()?;
+    let host = address.to_string();
+    let mut connection = Connection::open(address).await.map_err(|source| Error::Connect { address, source })?;
+    let (took, errors) = first::results(&mut connection, &host, &scenario).await?;
+    eprintln!("ready    first results of all shards after {} ms, {errors} errors before", took.as_millis());
     let mut phases: Vec<Phase> = Vec::new();
     let mut sent: Vec<Sent> = Vec::new();
     let mut next = FIRST;
     let mut examples = Vec::new();
-    for open in [false, true] {
-        let wanted = args.loops == Loops::Both || open == (args.loops == Loops::Open);
-        if !wanted {
-            continue;
-        }
-        let kind = if open {
-            Loop::Open { per_second: rate(args, &phases) }
-        } else {
-            Loop::Closed { in_flight: args.in_flight() }
+    for open in rounds(args) {
+        let kind = match open {
+            true => Loop::Open { per_second: rate(args, &phases) },
+            false => Loop::Closed { in_flight: args.in_flight() },
         };
         let plan = Plan {
             kind,
@@ -93,9 +93,7 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
     }
 
     let begun = Instant::now();
-    let unconnected = |source| Error::Connect { address: address.to_string(), source };
-    let mut connection = Connection::open(address).await.map_err(unconnected)?;
-    let mut verdict = verify::read_back(&mut connection, &address.to_string(), &scenario, &sent, CATCH_UP).await?;
+    let mut verdict = verify::read_back(&mut connection, &host, &scenario, &sent, CATCH_UP).await?;
     let read_back_ms = begun.elapsed().as_millis() as u64;
     target.check().await?;
     verdict.examples.extend(examples);
@@ -114,9 +112,18 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
     })
 }
 
+/// Whether each loop is an open one, in order: all closed ones come first, since they find the rate of the open ones.
+fn rounds(args: &Args) -> Vec<bool> {
+    let loops = [(args.loops != Loops::Open, false), (args.loops != Loops::Closed, true)];
+    let wanted = loops.into_iter().filter(|(wanted, _)| *wanted);
+    wanted.flat_map(|(_, open)| std::iter::repeat_n(open, args.repeat as usize)).collect()
+}
+
+/// Of the open loops; `phases` are those before, and the same rate goes to all of one run.
 fn rate(args: &Args, phases: &[Phase]) -> u64 {
-    let found = || match (args.scenario, phases.first()) {
-        (ScenarioName::S1, Some(closed)) => (closed.executions_per_s * KNEE) as u64,
+    let closed = phases.iter().filter(|phase| !phase.open).map(|phase| phase.executions_per_s).collect();
+    let found = || match (args.scenario, Spread::of(closed)) {
+        (ScenarioName::S1, Some(closed)) => (closed.median * KNEE) as u64,
         _ => CHAINS_PER_SECOND,
     };
     args.rate.unwrap_or_else(found).max(1)
@@ -128,4 +135,23 @@ fn commit() -> String {
     let said = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(here).output();
     let said = said.ok().filter(|said| said.status.success());
     said.map_or_else(|| "unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn loops_come_in_the_order_in_which_they_need_each_other() {
+        let rounds = |words: &str| {
+            let words = ["nova-loadtest", "s1"].into_iter().chain(words.split_whitespace());
+            rounds(&Args::try_parse_from(words).unwrap())
+        };
+        assert_eq!(rounds(""), [false, true]);
+        assert_eq!(rounds("--repeat 2"), [false, false, true, true]);
+        assert_eq!(rounds("--loops open --rate 5"), [true]);
+        assert_eq!(rounds("--loops closed --repeat 3"), [false; 3]);
+    }
 }

@@ -30,9 +30,9 @@ pub struct Args {
     /// Measured seconds of each loop.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
-    /// Seconds of load before each measurement.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600))]
-    pub warmup: u64,
+    /// Seconds of load before each measurement; left out: 2, on Kafka 20, whose brokers are slow at first.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub warmup: Option<u64>,
     /// How often each loop is measured, on the same target; more than once adds medians and spreads.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub repeat: u32,
@@ -131,6 +131,16 @@ impl Args {
         })
     }
 
+    /// Seconds of load before each measurement.
+    #[must_use]
+    pub fn warmup_seconds(&self) -> u64 {
+        self.warmup.unwrap_or(if self.on_kafka() { 20 } else { 2 })
+    }
+
+    fn on_kafka(&self) -> bool {
+        matches!(self.target, TargetName::Kafka1 | TargetName::Kafka3)
+    }
+
     /// That the options go together.
     ///
     /// # Errors
@@ -143,15 +153,17 @@ impl Args {
             }
         };
         let (closed, open) = (self.loops != Loops::Open, self.loops != Loops::Closed);
-        let kafka = matches!(self.target, TargetName::Kafka1 | TargetName::Kafka3);
-        check(kafka || self.log.is_none(), "--log: only coordinators of kafka-1 and kafka-3 can be given another log");
+        check(
+            self.on_kafka() || self.log.is_none(),
+            "--log: only coordinators of kafka-1 and kafka-3 can be given another log",
+        );
         check(closed || self.concurrency.is_none(), "--concurrency: there is no closed loop with --loops open");
         check(open || self.rate.is_none(), "--rate: there is no open loop with --loops closed");
         let rate_known = closed || self.rate.is_some() || self.scenario == ScenarioName::S2;
         check(rate_known, "--rate: the open loop of s1 needs one when no closed loop finds it");
         let whole = !closed || self.in_flight().is_multiple_of(self.batch);
         check(whole, "--batch: must divide the executions in flight (--concurrency)");
-        let most = self.rate.map(|rate| rate * (self.seconds + self.warmup));
+        let most = self.rate.map(|rate| rate * (self.seconds + self.warmup_seconds()));
         check(most.is_none_or(|most| most >= u64::from(self.batch)), "--batch: more than the open loop sends at all");
         let folder =
             self.json.as_deref().and_then(|file| file.parent()).filter(|folder| !folder.as_os_str().is_empty());

@@ -67,12 +67,12 @@ pub async fn run(args: &Args) -> Result<Record, Error> {
         };
         let plan = Plan {
             kind,
-            warmup: Duration::from_secs(args.warmup),
+            warmup: Duration::from_secs(args.warmup_seconds()),
             measured: Duration::from_secs(args.seconds),
             batch: args.batch,
             first: next,
         };
-        eprintln!("load     {kind:?} for {} + {} s", args.warmup, args.seconds);
+        eprintln!("load     {kind:?} for {} + {} s", args.warmup_seconds(), args.seconds);
         let loaded = match load::run(address, || Reading::take(&target), &scenario, &plan).await {
             Ok(loaded) => loaded,
             Err(error) => {

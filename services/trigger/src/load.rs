@@ -38,7 +38,7 @@ pub(crate) fn watch(coordinators: Coordinators, config: &Config) -> (Load, impl 
     };
     let looking = async move {
         loop {
-            let asking = coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move {
+            let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
                 member.get_shards(v1::GetShardsRequest {}).await
             });
             match asking.await {

@@ -12,7 +12,7 @@ use crate::renewal::Session;
 
 /// A message for this session.
 pub(crate) enum Incoming {
-    Assign(v1::Assignment, v1::LeaseRef),
+    Assign(Box<v1::Assignment>, v1::LeaseRef),
     Revoke(v1::LeaseRef),
     Stale(v1::LeaseRef),
 }
@@ -63,7 +63,7 @@ impl Inbox {
         match message.body? {
             Body::Assign(assignment) => {
                 let lease = assignment.lease.clone().filter(ours)?;
-                Some(Incoming::Assign(assignment, lease))
+                Some(Incoming::Assign(Box::new(assignment), lease))
             }
             Body::Revoke(revoke) => revoke.lease.filter(ours).map(Incoming::Revoke),
             Body::StaleToken(stale) => stale.lease.filter(ours).map(Incoming::Stale),

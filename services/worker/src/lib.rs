@@ -10,9 +10,11 @@
 //!          everything stops ──▶ registers anew
 //! ```
 
+mod attempt;
 mod config;
 mod inbox;
 mod ledger;
+mod live;
 mod memory;
 mod metrics;
 mod renewal;

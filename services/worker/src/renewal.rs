@@ -123,7 +123,7 @@ async fn stream(
 
 fn request(session: Session, n: u64, holding: &Mutex<Holding>, seen: &Mutex<BTreeMap<u32, u64>>) -> v1::RenewRequest {
     let numbers = |all: &BTreeMap<u32, u64>| all.iter().map(|(s, n)| v1::ShardSeq { shard: *s, number: *n }).collect();
-    let holding = (n % HOLDING_EVERY == 0).then(|| {
+    let holding = n.is_multiple_of(HOLDING_EVERY).then(|| {
         // What was seen is read first: an assignment that comes meanwhile is held, and not yet told as seen.
         let seen = numbers(&seen.lock());
         let holding = holding.lock();

@@ -1,31 +1,29 @@
 //! One session after the other, until the worker is told to stop.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge, histogram};
-use nova_bus::{BusError, ReadError, Reader, SharedBus, Topic};
+use metrics::{counter, gauge};
+use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::{ClientError, Coordinators, Repeat};
-use nova_execution::{Failure, Registry, Task};
+use nova_execution::Registry;
 use nova_executors::{Egress, EgressConfig, EgressError};
 use nova_journal::{DirLock, LockError};
 use nova_wire::{ClusterId, v1};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::inbox::{Inbox, Incoming};
+use crate::inbox::Inbox;
 use crate::ledger::Ledger;
+use crate::live::Live;
 use crate::memory::{self, Memory};
 use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
 
-/// Largest output of an attempt, in bytes: what the replicated state takes inline.
-const MAX_OUTPUT_BYTES: usize = 16 * 1024;
-const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +44,18 @@ pub enum RunError {
 
 /// A worker.
 pub struct Worker {
-    config: Config,
+    pub(crate) config: Config,
     bus: SharedBus,
-    coordinators: Coordinators,
-    registry: Registry,
+    pub(crate) coordinators: Coordinators,
+    pub(crate) registry: Registry,
     cluster: ClusterId,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     boot: u64,
     _lock: DirLock,
 }
 
 /// How a session went.
-enum Next {
+pub(crate) enum Next {
     Again,
     Stop,
 }
@@ -210,275 +208,4 @@ impl Worker {
             }
         }
     }
-
-    fn task(&self, assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
-        let execution: String = lease.execution.iter().map(|byte| format!("{byte:02x}")).collect();
-        let node = &assignment.node_id;
-        let key = format!("{execution}/{}/{node}/{}", assignment.scope, assignment.visit);
-        let with = match assignment.with.as_ref().and_then(|payload| payload.kind.as_ref()) {
-            Some(v1::payload::Kind::Inline(bytes)) => bytes.clone(),
-            _ => bytes::Bytes::from_static(b"null"),
-        };
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let traceparent = assignment
-            .trace
-            .as_ref()
-            .map(|trace| format!("00-{}-{}-{:02x}", hex(&trace.trace_id), hex(&trace.span_id), trace.flags));
-        Task {
-            kind: assignment.kind.as_str().into(),
-            namespace: assignment.namespace.as_str().into(),
-            idempotency_key: key.into(),
-            execution: execution.into(),
-            node: node.as_str().into(),
-            attempt: assignment.attempt,
-            with,
-            timeout: assignment.attempt_timeout_ms.map(Duration::from_millis),
-            traceparent,
-        }
-    }
-}
-
-/// A session that is open.
-struct Live<'a> {
-    worker: &'a Worker,
-    session: Session,
-    results: Arc<Results>,
-    inbox: Inbox,
-    until: watch::Receiver<Instant>,
-    ended: CancellationToken,
-}
-
-struct Finished {
-    token: u64,
-    shard: u32,
-    kind: v1::command::Kind,
-}
-
-/// An attempt that runs.
-struct Running {
-    stop: CancellationToken,
-    revoked: bool,
-}
-
-impl Live<'_> {
-    async fn run(
-        &self,
-        reader: &mut dyn Reader,
-        mut renewing: tokio::task::JoinHandle<renewal::Ended>,
-        stop: &CancellationToken,
-    ) -> Next {
-        let mut running: BTreeMap<u64, Running> = BTreeMap::new();
-        let (finished, mut done) = mpsc::channel::<Finished>(1_024);
-        let mut until = self.until.clone();
-        let mut draining = None;
-        let next = loop {
-            let valid = *until.borrow_and_update();
-            let drained = draining.is_some() && running.is_empty() && self.results.is_idle();
-            let drain_over = draining.is_some_and(|end| Instant::now() >= end);
-            if drained || drain_over {
-                self.close(drained).await;
-                break Next::Stop;
-            }
-            gauge!(names::RUNNING).set(running.len() as f64);
-            gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(valid.into()), if Instant::now() >= valid => {
-                    tracing::warn!(session = self.session.session, "the session lapsed: no renewal was answered");
-                    break Next::Again;
-                }
-                ended = &mut renewing => {
-                    tracing::warn!(session = self.session.session, ?ended, "the session was closed");
-                    break Next::Again;
-                }
-                () = stop.cancelled(), if draining.is_none() => {
-                    draining = Some(Instant::now() + Duration::from_millis(self.worker.config.drain_ms));
-                    self.drain().await;
-                }
-                Some(finish) = done.recv() => {
-                    let revoked = running.remove(&finish.token).is_some_and(|it| it.revoked);
-                    let kind = if revoked { stopped(&finish.kind) } else { finish.kind };
-                    self.results.report(finish.shard, finish.token, kind);
-                }
-                batch = reader.next(Duration::from_millis(100)) => match batch {
-                    Ok(Some(batch)) => {
-                        for record in &batch.records {
-                            let (shard, highest, incoming) = self.inbox.read(record);
-                            for message in incoming {
-                                self.take(message, &mut running, &finished);
-                            }
-                            if highest > 0 {
-                                self.inbox.seen.lock().insert(shard, highest);
-                            }
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(error @ ReadError::OutOfRange { .. }) => {
-                        tracing::error!(%error, "the inbox was cut: the session is given up");
-                        self.close(false).await;
-                        break Next::Again;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the inbox cannot be read");
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                },
-                changed = until.changed() => if changed.is_err() { break Next::Again },
-            }
-        };
-        renewing.abort();
-        for attempt in running.values() {
-            attempt.stop.cancel();
-        }
-        // Nothing of this session may run when the next one begins.
-        drop(finished);
-        while done.recv().await.is_some() {}
-        if stop.is_cancelled() { Next::Stop } else { next }
-    }
-
-    fn take(&self, message: Incoming, running: &mut BTreeMap<u64, Running>, finished: &mpsc::Sender<Finished>) {
-        match message {
-            Incoming::Assign(assignment, lease) => {
-                let stop = self.ended.child_token();
-                let attempt = Running { stop: stop.clone(), revoked: false };
-                if running.insert(lease.token, attempt).is_some() {
-                    return;
-                }
-                let shard = shard_of(&lease);
-                self.results.holding.lock().tokens.insert(lease.token, shard);
-                self.begin(assignment, lease, shard, stop, finished.clone());
-            }
-            Incoming::Revoke(lease) => match running.get_mut(&lease.token) {
-                Some(attempt) => {
-                    attempt.revoked = true;
-                    attempt.stop.cancel();
-                }
-                // It has ended, and its result is on its way or was lost: what counts is that nothing runs.
-                None => {
-                    let (shard, token) = (shard_of(&lease), lease.token);
-                    self.results.report(shard, token, v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) }));
-                }
-            },
-            Incoming::Stale(lease) => {
-                if let Some(attempt) = running.get(&lease.token) {
-                    attempt.stop.cancel();
-                }
-            }
-        }
-    }
-
-    fn begin(
-        &self,
-        assignment: v1::Assignment,
-        lease: v1::LeaseRef,
-        shard: u32,
-        stop: CancellationToken,
-        finished: mpsc::Sender<Finished>,
-    ) {
-        let task = self.worker.task(&assignment, &lease);
-        let executor = self.worker.registry.get(&task.kind).cloned();
-        let ledger = self.worker.ledger.clone();
-        let until = self.until.clone();
-        tokio::spawn(async move {
-            let token = lease.token;
-            let Some(executor) = executor else {
-                let reason = format!("kind '{}' is not carried here", task.kind);
-                let kind = v1::command::Kind::Declined(v1::Declined { lease: Some(lease), reason });
-                let _ = finished.send(Finished { token, shard, kind }).await;
-                return;
-            };
-            // The clock is looked at before every outside effect (rule 24).
-            if Instant::now() >= *until.borrow() || stop.is_cancelled() {
-                let kind = v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) });
-                let _ = finished.send(Finished { token, shard, kind }).await;
-                return;
-            }
-            ledger.write("begin", &assignment, &lease);
-            let begun = Instant::now();
-            let result = guard(executor.run(&task, &stop)).await;
-            ledger.write("end", &assignment, &lease);
-            let kind = task.kind.to_string();
-            histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
-            let outcome = match result {
-                Ok(output) if output.len() > MAX_OUTPUT_BYTES => {
-                    let why = format!("the output has {} bytes; at most {MAX_OUTPUT_BYTES} are kept", output.len());
-                    Err(Failure::permanent("limit.payload", why))
-                }
-                other => other,
-            };
-            let word = if outcome.is_ok() { "completed" } else { "failed" };
-            counter!(names::ATTEMPTS, "kind" => kind, "outcome" => word).increment(1);
-            let kind = result_command(lease, outcome);
-            let _ = finished.send(Finished { token, shard, kind }).await;
-        });
-    }
-
-    async fn drain(&self) {
-        tracing::info!(session = self.session.session, "draining");
-        let drain = v1::Drain { worker: self.session.worker, draining: true };
-        let asking = self
-            .worker
-            .coordinators
-            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.drain_worker(drain).await });
-        if let Err(error) = asking.await {
-            tracing::warn!(%error, "the drain could not be announced");
-        }
-    }
-
-    async fn close(&self, drained: bool) {
-        if !drained {
-            self.ended.cancel();
-        }
-        let close = v1::Close { worker: self.session.worker, session: self.session.session };
-        let asking = self
-            .worker
-            .coordinators
-            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.close_session(close).await });
-        match asking.await {
-            Ok(_) => tracing::info!(session = self.session.session, "session closed"),
-            Err(error) => tracing::warn!(%error, "the session could not be closed; it lapses by itself"),
-        }
-    }
-}
-
-/// A panic in an executor is a failure of its attempt and of nothing else.
-async fn guard<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    use futures::FutureExt;
-    let attempt = std::panic::AssertUnwindSafe(attempt).catch_unwind();
-    attempt.await.unwrap_or_else(|_| Err(Failure::permanent("task.panic", "the executor panicked")))
-}
-
-/// The shard of an execution stands in the first two bytes of its id.
-fn shard_of(lease: &v1::LeaseRef) -> u32 {
-    match lease.execution.get(..2) {
-        Some(bytes) => u32::from(bytes[0]) << 8 | u32::from(bytes[1]),
-        None => 0,
-    }
-}
-
-/// What is said of an attempt that was taken back, whatever it came to.
-fn stopped(kind: &v1::command::Kind) -> v1::command::Kind {
-    let lease = match kind {
-        v1::command::Kind::Result(result) => result.lease.clone(),
-        v1::command::Kind::Declined(declined) => declined.lease.clone(),
-        v1::command::Kind::Stopped(stopped) => stopped.lease.clone(),
-        v1::command::Kind::Submit(_) | v1::command::Kind::Cancel(_) => None,
-    };
-    v1::command::Kind::Stopped(v1::Stopped { lease })
-}
-
-fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -> v1::command::Kind {
-    use v1::task_result::Outcome;
-    let outcome = match outcome {
-        Ok(output) => Outcome::Completed(v1::Payload { kind: Some(v1::payload::Kind::Inline(output)) }),
-        Err(failure) => Outcome::Failed(v1::Failure {
-            code: failure.code,
-            message: failure.message,
-            retryable: failure.retryable,
-            retry_after_ms: failure.retry_after.map(|after| after.as_millis() as u64),
-            detail: failure.detail,
-            node: String::new(),
-        }),
-    };
-    v1::command::Kind::Result(v1::TaskResult { lease: Some(lease), outcome: Some(outcome) })
 }

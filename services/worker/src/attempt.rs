@@ -1,0 +1,133 @@
+//! One attempt, from its assignment to what is said of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, histogram};
+use nova_execution::{Executor, Failure, Task};
+use nova_wire::v1;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::Ledger;
+use crate::metrics as names;
+
+/// Largest output of an attempt, in bytes: what the replicated state takes inline.
+const MAX_OUTPUT_BYTES: usize = 16 * 1024;
+
+/// What is said of an attempt.
+pub(crate) struct Finished {
+    pub token: u64,
+    pub shard: u32,
+    pub kind: v1::command::Kind,
+}
+
+/// An attempt that is to run.
+pub(crate) struct Attempt {
+    pub assignment: Box<v1::Assignment>,
+    pub lease: v1::LeaseRef,
+    pub stop: CancellationToken,
+    pub until: watch::Receiver<Instant>,
+    pub ledger: Ledger,
+}
+
+impl Attempt {
+    /// Without an executor its kind is not carried here.
+    pub(crate) async fn run(self, executor: Option<Arc<dyn Executor>>) -> Finished {
+        let (token, shard) = (self.lease.token, shard_of(&self.lease));
+        let kind = match executor {
+            Some(executor) => self.carry_out(&*executor).await,
+            None => {
+                let reason = format!("kind '{}' is not carried here", self.assignment.kind);
+                v1::command::Kind::Declined(v1::Declined { lease: Some(self.lease), reason })
+            }
+        };
+        Finished { token, shard, kind }
+    }
+
+    async fn carry_out(self, executor: &dyn Executor) -> v1::command::Kind {
+        // The clock is looked at before every outside effect (rule 24).
+        if Instant::now() >= *self.until.borrow() || self.stop.is_cancelled() {
+            return stopped(self.lease);
+        }
+        let task = task(&self.assignment, &self.lease);
+        self.ledger.write("begin", &self.assignment, &self.lease);
+        let begun = Instant::now();
+        let result = guard(executor.run(&task, &self.stop)).await;
+        self.ledger.write("end", &self.assignment, &self.lease);
+        let kind = task.kind.to_string();
+        histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
+        let outcome = match result {
+            Ok(output) if output.len() > MAX_OUTPUT_BYTES => {
+                let why = format!("the output has {} bytes; at most {MAX_OUTPUT_BYTES} are kept", output.len());
+                Err(Failure::permanent("limit.payload", why))
+            }
+            other => other,
+        };
+        let word = if outcome.is_ok() { "completed" } else { "failed" };
+        counter!(names::ATTEMPTS, "kind" => kind, "outcome" => word).increment(1);
+        result_command(self.lease, outcome)
+    }
+}
+
+fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
+    let execution: String = lease.execution.iter().map(|byte| format!("{byte:02x}")).collect();
+    let node = &assignment.node_id;
+    let key = format!("{execution}/{}/{node}/{}", assignment.scope, assignment.visit);
+    let with = match assignment.with.as_ref().and_then(|payload| payload.kind.as_ref()) {
+        Some(v1::payload::Kind::Inline(bytes)) => bytes.clone(),
+        _ => bytes::Bytes::from_static(b"null"),
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let traceparent = assignment
+        .trace
+        .as_ref()
+        .map(|trace| format!("00-{}-{}-{:02x}", hex(&trace.trace_id), hex(&trace.span_id), trace.flags));
+    Task {
+        kind: assignment.kind.as_str().into(),
+        namespace: assignment.namespace.as_str().into(),
+        idempotency_key: key.into(),
+        execution: execution.into(),
+        node: node.as_str().into(),
+        attempt: assignment.attempt,
+        with,
+        timeout: assignment.attempt_timeout_ms.map(Duration::from_millis),
+        traceparent,
+    }
+}
+
+/// A panic in an executor is a failure of its attempt and of nothing else.
+async fn guard<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    use futures::FutureExt;
+    let attempt = std::panic::AssertUnwindSafe(attempt).catch_unwind();
+    attempt.await.unwrap_or_else(|_| Err(Failure::permanent("task.panic", "the executor panicked")))
+}
+
+/// The shard of an execution stands in the first two bytes of its id.
+pub(crate) fn shard_of(lease: &v1::LeaseRef) -> u32 {
+    match lease.execution.get(..2) {
+        Some(bytes) => u32::from(bytes[0]) << 8 | u32::from(bytes[1]),
+        None => 0,
+    }
+}
+
+/// What is said of an attempt that was taken back.
+pub(crate) fn stopped(lease: v1::LeaseRef) -> v1::command::Kind {
+    v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) })
+}
+
+fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -> v1::command::Kind {
+    use v1::task_result::Outcome;
+    let outcome = match outcome {
+        Ok(output) => Outcome::Completed(v1::Payload { kind: Some(v1::payload::Kind::Inline(output)) }),
+        Err(failure) => Outcome::Failed(v1::Failure {
+            code: failure.code,
+            message: failure.message,
+            retryable: failure.retryable,
+            retry_after_ms: failure.retry_after.map(|after| after.as_millis() as u64),
+            detail: failure.detail,
+            node: String::new(),
+        }),
+    };
+    v1::command::Kind::Result(v1::TaskResult { lease: Some(lease), outcome: Some(outcome) })
+}

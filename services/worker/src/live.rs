@@ -1,0 +1,175 @@
+//! A session that is open: reads its inbox, runs attempts, until it ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use nova_bus::{ReadError, Reader};
+use nova_client::Repeat;
+use nova_wire::v1;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::{Attempt, Finished, shard_of, stopped};
+use crate::inbox::{Inbox, Incoming};
+use crate::metrics as names;
+use crate::renewal::{self, Session};
+use crate::results::Results;
+use crate::session::{Next, PATIENCE, PAUSE, Worker};
+
+/// A session that is open.
+pub(crate) struct Live<'a> {
+    pub worker: &'a Worker,
+    pub session: Session,
+    pub results: Arc<Results>,
+    pub inbox: Inbox,
+    pub until: watch::Receiver<Instant>,
+    pub ended: CancellationToken,
+}
+
+/// An attempt that runs.
+struct Running {
+    lease: v1::LeaseRef,
+    stop: CancellationToken,
+    revoked: bool,
+}
+
+impl Live<'_> {
+    pub(crate) async fn run(
+        &self,
+        reader: &mut dyn Reader,
+        mut renewing: tokio::task::JoinHandle<renewal::Ended>,
+        stop: &CancellationToken,
+    ) -> Next {
+        let mut running: BTreeMap<u64, Running> = BTreeMap::new();
+        let (finished, mut done) = mpsc::channel::<Finished>(1_024);
+        let mut until = self.until.clone();
+        let mut draining = None;
+        let next = loop {
+            let valid = *until.borrow_and_update();
+            let drained = draining.is_some() && running.is_empty() && self.results.is_idle();
+            let drain_over = draining.is_some_and(|end| Instant::now() >= end);
+            if drained || drain_over {
+                self.close(drained).await;
+                break Next::Stop;
+            }
+            gauge!(names::RUNNING).set(running.len() as f64);
+            gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(valid.into()), if Instant::now() >= valid => {
+                    tracing::warn!(session = self.session.session, "the session lapsed: no renewal was answered");
+                    break Next::Again;
+                }
+                ended = &mut renewing => {
+                    tracing::warn!(session = self.session.session, ?ended, "the session was closed");
+                    break Next::Again;
+                }
+                () = stop.cancelled(), if draining.is_none() => {
+                    draining = Some(Instant::now() + Duration::from_millis(self.worker.config.drain_ms));
+                    self.drain().await;
+                }
+                Some(finish) = done.recv() => {
+                    // What a revoked attempt came to does not matter.
+                    let revoked = running.remove(&finish.token).filter(|it| it.revoked);
+                    let kind = revoked.map_or(finish.kind, |it| stopped(it.lease));
+                    self.results.report(finish.shard, finish.token, kind);
+                }
+                batch = reader.next(Duration::from_millis(100)) => match batch {
+                    Ok(Some(batch)) => {
+                        for record in &batch.records {
+                            let (shard, highest, incoming) = self.inbox.read(record);
+                            for message in incoming {
+                                self.take(message, &mut running, &finished);
+                            }
+                            if highest > 0 {
+                                self.inbox.seen.lock().insert(shard, highest);
+                            }
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error @ ReadError::OutOfRange { .. }) => {
+                        tracing::error!(%error, "the inbox was cut: the session is given up");
+                        self.close(false).await;
+                        break Next::Again;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the inbox cannot be read");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                changed = until.changed() => if changed.is_err() { break Next::Again },
+            }
+        };
+        renewing.abort();
+        for attempt in running.values() {
+            attempt.stop.cancel();
+        }
+        // Nothing of this session may run when the next one begins.
+        drop(finished);
+        while done.recv().await.is_some() {}
+        if stop.is_cancelled() { Next::Stop } else { next }
+    }
+
+    fn take(&self, message: Incoming, running: &mut BTreeMap<u64, Running>, finished: &mpsc::Sender<Finished>) {
+        match message {
+            Incoming::Assign(assignment, lease) => {
+                let stop = self.ended.child_token();
+                let attempt = Running { lease: lease.clone(), stop: stop.clone(), revoked: false };
+                if running.insert(lease.token, attempt).is_some() {
+                    return;
+                }
+                self.results.holding.lock().tokens.insert(lease.token, shard_of(&lease));
+                let executor = self.worker.registry.get(&assignment.kind).cloned();
+                let (until, ledger) = (self.until.clone(), self.worker.ledger.clone());
+                let attempt = Attempt { assignment, lease, stop, until, ledger };
+                let finished = finished.clone();
+                tokio::spawn(async move { finished.send(attempt.run(executor).await).await });
+            }
+            Incoming::Revoke(lease) => match running.get_mut(&lease.token) {
+                Some(attempt) => {
+                    attempt.revoked = true;
+                    attempt.stop.cancel();
+                }
+                // It has ended, and its result is on its way or was lost: what counts is that nothing runs.
+                None => {
+                    let (shard, token) = (shard_of(&lease), lease.token);
+                    self.results.report(shard, token, stopped(lease));
+                }
+            },
+            Incoming::Stale(lease) => {
+                if let Some(attempt) = running.get(&lease.token) {
+                    attempt.stop.cancel();
+                }
+            }
+        }
+    }
+
+    async fn drain(&self) {
+        tracing::info!(session = self.session.session, "draining");
+        let drain = v1::Drain { worker: self.session.worker, draining: true };
+        let asking = self
+            .worker
+            .coordinators
+            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.drain_worker(drain).await });
+        if let Err(error) = asking.await {
+            tracing::warn!(%error, "the drain could not be announced");
+        }
+    }
+
+    async fn close(&self, drained: bool) {
+        if !drained {
+            self.ended.cancel();
+        }
+        let close = v1::Close { worker: self.session.worker, session: self.session.session };
+        let asking = self
+            .worker
+            .coordinators
+            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.close_session(close).await });
+        match asking.await {
+            Ok(_) => tracing::info!(session = self.session.session, "session closed"),
+            Err(error) => tracing::warn!(%error, "the session could not be closed; it lapses by itself"),
+        }
+    }
+}

@@ -1,16 +1,21 @@
 //! One attempt, from its assignment to what is said of it.
 
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use metrics::{counter, histogram};
 use nova_execution::{Executor, Failure, Task};
 use nova_wire::v1;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::metrics as names;
+use crate::validity::Validity;
 
 /// Largest output of an attempt, in bytes: what the replicated state takes inline.
 const MAX_OUTPUT_BYTES: usize = 16 * 1024;
@@ -27,7 +32,7 @@ pub(crate) struct Attempt {
     pub assignment: Box<v1::Assignment>,
     pub lease: v1::LeaseRef,
     pub stop: CancellationToken,
-    pub until: watch::Receiver<Instant>,
+    pub validity: Arc<Validity>,
     pub ledger: Ledger,
 }
 
@@ -47,16 +52,20 @@ impl Attempt {
 
     async fn carry_out(self, executor: &dyn Executor) -> v1::command::Kind {
         // The clock is looked at before every outside effect (rule 24).
-        if Instant::now() >= *self.until.borrow() || self.stop.is_cancelled() {
+        if !self.validity.is_alive() || self.stop.is_cancelled() {
             return stopped(self.lease);
         }
         let task = task(&self.assignment, &self.lease);
         self.ledger.write("begin", &self.assignment, &self.lease);
         let begun = Instant::now();
-        let result = guard(executor.run(&task, &self.stop)).await;
+        let result = watched(executor.run(&task, &self.stop), &self.validity).await;
         self.ledger.write("end", &self.assignment, &self.lease);
         let kind = task.kind.to_string();
         histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
+        let Some(result) = result else {
+            counter!(names::ATTEMPTS, "kind" => kind, "outcome" => "stopped").increment(1);
+            return stopped(self.lease);
+        };
         let outcome = match result {
             Ok(output) if output.len() > MAX_OUTPUT_BYTES => {
                 let why = format!("the output has {} bytes; at most {MAX_OUTPUT_BYTES} are kept", output.len());
@@ -96,11 +105,22 @@ fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
     }
 }
 
-/// A panic in an executor is a failure of its attempt and of nothing else.
-async fn guard<T>(attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    use futures::FutureExt;
-    let attempt = std::panic::AssertUnwindSafe(attempt).catch_unwind();
-    attempt.await.unwrap_or_else(|_| Err(Failure::permanent("task.panic", "the executor panicked")))
+/// None when the session ended first. The clock is looked at before every step, so not even a process that was paused takes
+/// one that comes too late.
+async fn watched(
+    work: impl Future<Output = Result<bytes::Bytes, Failure>>,
+    validity: &Validity,
+) -> Option<Result<bytes::Bytes, Failure>> {
+    // A panic in an executor is a failure of its attempt and of nothing else.
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let mut work = pin!(async {
+        tokio::select! {
+            biased;
+            result = work => Some(result.unwrap_or_else(|_| Err(Failure::permanent("task.panic", "the executor panicked")))),
+            () = validity.over().cancelled() => None,
+        }
+    });
+    poll_fn(|cx| if validity.is_alive() { work.as_mut().poll(cx) } else { Poll::Ready(None) }).await
 }
 
 /// The shard of an execution stands in the first two bytes of its id.

@@ -20,6 +20,7 @@ mod metrics;
 mod renewal;
 mod results;
 mod session;
+mod validity;
 
 pub use config::Config;
 pub use session::{RunError, Worker};

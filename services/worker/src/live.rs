@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use nova_bus::{ReadError, Reader};
-use nova_client::Repeat;
+use nova_client::{Coordinators, Repeat};
 use nova_wire::v1;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Finished, shard_of, stopped};
@@ -17,6 +17,7 @@ use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
 use crate::session::{Next, PATIENCE, PAUSE, Worker};
+use crate::validity::Validity;
 
 /// A session that is open.
 pub(crate) struct Live<'a> {
@@ -24,8 +25,7 @@ pub(crate) struct Live<'a> {
     pub session: Session,
     pub results: Arc<Results>,
     pub inbox: Inbox,
-    pub until: watch::Receiver<Instant>,
-    pub ended: CancellationToken,
+    pub validity: Arc<Validity>,
 }
 
 /// An attempt that runs.
@@ -44,10 +44,8 @@ impl Live<'_> {
     ) -> Next {
         let mut running: BTreeMap<u64, Running> = BTreeMap::new();
         let (finished, mut done) = mpsc::channel::<Finished>(1_024);
-        let mut until = self.until.clone();
         let mut draining = None;
         let next = loop {
-            let valid = *until.borrow_and_update();
             let drained = draining.is_some() && running.is_empty() && self.results.is_idle();
             let drain_over = draining.is_some_and(|end| Instant::now() >= end);
             if drained || drain_over {
@@ -58,17 +56,13 @@ impl Live<'_> {
             gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(valid.into()), if Instant::now() >= valid => {
-                    tracing::warn!(session = self.session.session, "the session lapsed: no renewal was answered");
-                    break Next::Again;
-                }
                 ended = &mut renewing => {
-                    tracing::warn!(session = self.session.session, ?ended, "the session was closed");
+                    tracing::warn!(session = self.session.session, ?ended, "the session ended");
                     break Next::Again;
                 }
                 () = stop.cancelled(), if draining.is_none() => {
                     draining = Some(Instant::now() + Duration::from_millis(self.worker.config.drain_ms));
-                    self.drain().await;
+                    tokio::spawn(drain(self.worker.coordinators.clone(), self.session));
                 }
                 Some(finish) = done.recv() => {
                     // What a revoked attempt came to does not matter.
@@ -99,13 +93,10 @@ impl Live<'_> {
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
-                changed = until.changed() => if changed.is_err() { break Next::Again },
             }
         };
         renewing.abort();
-        for attempt in running.values() {
-            attempt.stop.cancel();
-        }
+        self.validity.end();
         // Nothing of this session may run when the next one begins.
         drop(finished);
         while done.recv().await.is_some() {}
@@ -115,15 +106,15 @@ impl Live<'_> {
     fn take(&self, message: Incoming, running: &mut BTreeMap<u64, Running>, finished: &mpsc::Sender<Finished>) {
         match message {
             Incoming::Assign(assignment, lease) => {
-                let stop = self.ended.child_token();
+                let stop = self.validity.over().child_token();
                 let attempt = Running { lease: lease.clone(), stop: stop.clone(), revoked: false };
                 if running.insert(lease.token, attempt).is_some() {
                     return;
                 }
                 self.results.holding.lock().tokens.insert(lease.token, shard_of(&lease));
                 let executor = self.worker.registry.get(&assignment.kind).cloned();
-                let (until, ledger) = (self.until.clone(), self.worker.ledger.clone());
-                let attempt = Attempt { assignment, lease, stop, until, ledger };
+                let (validity, ledger) = (Arc::clone(&self.validity), self.worker.ledger.clone());
+                let attempt = Attempt { assignment, lease, stop, validity, ledger };
                 let finished = finished.clone();
                 tokio::spawn(async move { finished.send(attempt.run(executor).await).await });
             }
@@ -146,21 +137,9 @@ impl Live<'_> {
         }
     }
 
-    async fn drain(&self) {
-        tracing::info!(session = self.session.session, "draining");
-        let drain = v1::Drain { worker: self.session.worker, draining: true };
-        let asking = self
-            .worker
-            .coordinators
-            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.drain_worker(drain).await });
-        if let Err(error) = asking.await {
-            tracing::warn!(%error, "the drain could not be announced");
-        }
-    }
-
     async fn close(&self, drained: bool) {
         if !drained {
-            self.ended.cancel();
+            self.validity.end();
         }
         let close = v1::Close { worker: self.session.worker, session: self.session.session };
         let asking = self
@@ -171,5 +150,15 @@ impl Live<'_> {
             Ok(_) => tracing::info!(session = self.session.session, "session closed"),
             Err(error) => tracing::warn!(%error, "the session could not be closed; it lapses by itself"),
         }
+    }
+}
+
+async fn drain(coordinators: Coordinators, session: Session) {
+    tracing::info!(session = session.session, "draining");
+    let drain = v1::Drain { worker: session.worker, draining: true };
+    let asking =
+        coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move { member.drain_worker(drain).await });
+    if let Err(error) = asking.await {
+        tracing::warn!(%error, "the drain could not be announced");
     }
 }

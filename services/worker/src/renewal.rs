@@ -8,10 +8,11 @@ use metrics::histogram;
 use nova_client::Coordinators;
 use nova_wire::v1;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::results::Holding;
+use crate::validity::Validity;
 
 /// The part of a TTL that is kept for clock drift and for stopping.
 const MARGIN: f64 = 0.2;
@@ -39,20 +40,39 @@ impl Session {
 pub(crate) enum Ended {
     /// The leader said so.
     Closed,
+    /// No renewal was answered in time.
+    Lapsed,
 }
 
-/// Renews until the leader closes the session; `valid` says until when it is alive.
+/// Renews while the session is alive, and ends it.
 pub(crate) async fn keep(
     coordinators: Coordinators,
     session: Session,
-    valid: watch::Sender<Instant>,
+    validity: Arc<Validity>,
     holding: Arc<Mutex<Holding>>,
     seen: Arc<Mutex<BTreeMap<u32, u64>>>,
 ) -> Ended {
+    let ended = tokio::select! {
+        biased;
+        () = validity.lapsed() => Ended::Lapsed,
+        () = renew(&coordinators, session, &validity, &holding, &seen) => Ended::Closed,
+    };
+    validity.end();
+    ended
+}
+
+/// Until the leader closes the session.
+async fn renew(
+    coordinators: &Coordinators,
+    session: Session,
+    validity: &Validity,
+    holding: &Mutex<Holding>,
+    seen: &Mutex<BTreeMap<u32, u64>>,
+) {
     let mut n = 0;
     loop {
-        match stream(&coordinators, session, &valid, &holding, &seen, &mut n).await {
-            Ok(ended) => return ended,
+        match stream(coordinators, session, validity, holding, seen, &mut n).await {
+            Ok(()) => return,
             Err(why) => tracing::debug!(why, "the stream of renewals is opened again"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -62,11 +82,11 @@ pub(crate) async fn keep(
 async fn stream(
     coordinators: &Coordinators,
     session: Session,
-    valid: &watch::Sender<Instant>,
+    validity: &Validity,
     holding: &Mutex<Holding>,
     seen: &Mutex<BTreeMap<u32, u64>>,
     n: &mut u64,
-) -> Result<Ended, String> {
+) -> Result<(), String> {
     let (address, mut member) = coordinators.leader().map_err(|error| error.to_string())?;
     let (requests, receiver) = mpsc::channel(4);
     // The first one goes out with the stream itself.
@@ -102,11 +122,11 @@ async fn stream(
             answer = answers.message() => match answer {
                 Ok(Some(answer)) if answer.session == session.session => {
                     if answer.closed {
-                        return Ok(Ended::Closed);
+                        return Ok(());
                     }
                     if let Some(sent) = sent_at.get(&answer.n) {
                         histogram!(crate::metrics::RENEWAL_SECONDS).record(sent.elapsed().as_secs_f64());
-                        valid.send_modify(|until| *until = session.valid_until(*sent).max(*until));
+                        validity.extend(session.valid_until(*sent));
                     }
                     sent_at.retain(|number, _| *number > answer.n);
                 }

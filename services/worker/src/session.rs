@@ -10,7 +10,6 @@ use nova_execution::Registry;
 use nova_executors::{Egress, EgressConfig, EgressError};
 use nova_journal::{DirLock, LockError};
 use nova_wire::{ClusterId, v1};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -21,6 +20,7 @@ use crate::memory::{self, Memory};
 use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
+use crate::validity::Validity;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
@@ -61,20 +61,28 @@ pub(crate) enum Next {
 }
 
 impl Worker {
-    /// Takes its directory.
+    /// A worker with the executors that are built in. Takes its directory.
     ///
     /// # Errors
     /// See [`RunError`].
     pub fn new(config: Config, bus: SharedBus) -> Result<Self, RunError> {
-        let lock = DirLock::take(&config.data)?;
         let egress = Egress::new(EgressConfig {
             allow_private: config.allow_private,
             timeout: Duration::from_millis(config.http_timeout_ms),
             ..EgressConfig::default()
         })?;
+        Self::with(config, bus, nova_executors::registry(egress))
+    }
+
+    /// A worker with executors of its own. Takes its directory.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub fn with(config: Config, bus: SharedBus, registry: Registry) -> Result<Self, RunError> {
+        let lock = DirLock::take(&config.data)?;
         Ok(Self {
             coordinators: Coordinators::new(config.coordinators.clone()),
-            registry: nova_executors::registry(egress),
+            registry,
             cluster: ClusterId::of_name(&config.cluster),
             ledger: Ledger::open(config.ledger.as_deref())?,
             boot: rand::random(),
@@ -130,21 +138,19 @@ impl Worker {
         if reader.assign(&Topic::Tasks, session.inbox, from).is_err() {
             return Ok(Next::Again);
         }
-        let (valid, until) = watch::channel(session.valid_until(asked));
-        let ended = CancellationToken::new();
-        let results = Arc::new(Results::new(Arc::clone(&self.bus), self.cluster, ended.clone()));
+        let validity = Arc::new(Validity::new(session.valid_until(asked)));
+        let results = Arc::new(Results::new(Arc::clone(&self.bus), self.cluster, validity.over().clone()));
         let inbox = Inbox::new(self.cluster, session);
         let renewing = renewal::keep(
             self.coordinators.clone(),
             session,
-            valid,
+            Arc::clone(&validity),
             Arc::clone(&results.holding),
             Arc::clone(&inbox.seen),
         );
         let renewing = tokio::spawn(renewing);
-        let live = Live { worker: self, session, results, inbox, until, ended: ended.clone() };
+        let live = Live { worker: self, session, results, inbox, validity };
         let next = live.run(&mut *reader, renewing, stop).await;
-        ended.cancel();
         gauge!(names::RUNNING).set(0.0);
         Ok(next)
     }

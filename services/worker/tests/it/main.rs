@@ -1,0 +1,5 @@
+//! A worker against coordinators that do as they are told.
+
+mod coordinator;
+mod lapse;
+mod rig;

@@ -12,6 +12,7 @@
 
 mod attempt;
 mod config;
+mod drain;
 mod inbox;
 mod ledger;
 mod live;

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use nova_bus::{ReadError, Reader};
-use nova_client::{Coordinators, Repeat};
 use nova_wire::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Finished, shard_of, stopped};
+use crate::drain::{Drain, Step};
 use crate::inbox::{Inbox, Incoming};
 use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
-use crate::session::{Next, PATIENCE, PAUSE, Worker};
+use crate::session::{Next, PAUSE, Worker};
 use crate::validity::Validity;
 
 /// A session that is open.
@@ -35,6 +35,21 @@ struct Running {
     revoked: bool,
 }
 
+impl Running {
+    fn revoke(&mut self) {
+        self.revoked = true;
+        self.stop.cancel();
+    }
+}
+
+/// Never without a drain.
+async fn step(drain: &mut Option<Drain>) -> Step {
+    match drain {
+        Some(drain) => drain.step().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Live<'_> {
     pub(crate) async fn run(
         &self,
@@ -44,14 +59,8 @@ impl Live<'_> {
     ) -> Next {
         let mut running: BTreeMap<u64, Running> = BTreeMap::new();
         let (finished, mut done) = mpsc::channel::<Finished>(1_024);
-        let mut draining = None;
+        let mut drain = None;
         let next = loop {
-            let drained = draining.is_some() && running.is_empty() && self.results.is_idle();
-            let drain_over = draining.is_some_and(|end| Instant::now() >= end);
-            if drained || drain_over {
-                self.close(drained).await;
-                break Next::Stop;
-            }
             gauge!(names::RUNNING).set(running.len() as f64);
             gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
             tokio::select! {
@@ -60,10 +69,19 @@ impl Live<'_> {
                     tracing::warn!(session = self.session.session, ?ended, "the session ended");
                     break Next::Again;
                 }
-                () = stop.cancelled(), if draining.is_none() => {
-                    draining = Some(Instant::now() + Duration::from_millis(self.worker.config.drain_ms));
-                    tokio::spawn(drain(self.worker.coordinators.clone(), self.session));
+                () = stop.cancelled(), if drain.is_none() => {
+                    let limit = Duration::from_millis(self.worker.config.drain_ms);
+                    let (coordinators, results) = (self.worker.coordinators.clone(), Arc::clone(&self.results));
+                    drain = Some(Drain::begin(coordinators, self.session, results, limit));
                 }
+                step = step(&mut drain) => match step {
+                    Step::Leave => break Next::Stop,
+                    Step::StopAll => running.values_mut().for_each(Running::revoke),
+                    Step::GiveUp => {
+                        tracing::warn!(session = self.session.session, "the drain is given up; the session lapses");
+                        break Next::Stop;
+                    }
+                },
                 Some(finish) = done.recv() => {
                     // What a revoked attempt came to does not matter.
                     let revoked = running.remove(&finish.token).filter(|it| it.revoked);
@@ -81,11 +99,13 @@ impl Live<'_> {
                                 self.inbox.seen.lock().insert(shard, highest);
                             }
                         }
+                        if drain.as_ref().is_some_and(Drain::is_over) {
+                            running.values_mut().for_each(Running::revoke);
+                        }
                     }
                     Ok(None) => {}
                     Err(error @ ReadError::OutOfRange { .. }) => {
                         tracing::error!(%error, "the inbox was cut: the session is given up");
-                        self.close(false).await;
                         break Next::Again;
                     }
                     Err(error) => {
@@ -119,10 +139,7 @@ impl Live<'_> {
                 tokio::spawn(async move { finished.send(attempt.run(executor).await).await });
             }
             Incoming::Revoke(lease) => match running.get_mut(&lease.token) {
-                Some(attempt) => {
-                    attempt.revoked = true;
-                    attempt.stop.cancel();
-                }
+                Some(attempt) => attempt.revoke(),
                 // It has ended, and its result is on its way or was lost: what counts is that nothing runs.
                 None => {
                     let (shard, token) = (shard_of(&lease), lease.token);
@@ -135,30 +152,5 @@ impl Live<'_> {
                 }
             }
         }
-    }
-
-    async fn close(&self, drained: bool) {
-        if !drained {
-            self.validity.end();
-        }
-        let close = v1::Close { worker: self.session.worker, session: self.session.session };
-        let asking = self
-            .worker
-            .coordinators
-            .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.close_session(close).await });
-        match asking.await {
-            Ok(_) => tracing::info!(session = self.session.session, "session closed"),
-            Err(error) => tracing::warn!(%error, "the session could not be closed; it lapses by itself"),
-        }
-    }
-}
-
-async fn drain(coordinators: Coordinators, session: Session) {
-    tracing::info!(session = session.session, "draining");
-    let drain = v1::Drain { worker: session.worker, draining: true };
-    let asking =
-        coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move { member.drain_worker(drain).await });
-    if let Err(error) = asking.await {
-        tracing::warn!(%error, "the drain could not be announced");
     }
 }

@@ -1,5 +1,6 @@
 //! A worker against coordinators that do as they are told.
 
 mod coordinator;
+mod drain;
 mod lapse;
 mod rig;

@@ -21,7 +21,7 @@ use crate::coordinator::{self, Shared, State};
 const CLUSTER: &str = "test";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Kinds: `quick` succeeds, `deaf` works on until it is released and does not hear that it shall stop.
+/// Kinds: `quick` succeeds at once, `polite` works until it shall stop, `deaf` does not hear that it shall.
 #[derive(Clone)]
 pub struct Probe(Arc<Seen>);
 
@@ -64,17 +64,24 @@ impl Probe {
 #[async_trait]
 impl Executor for Probe {
     fn kinds(&self) -> Vec<&'static str> {
-        vec!["quick", "deaf"]
+        vec!["quick", "polite", "deaf"]
     }
 
-    async fn run(&self, task: &Task, _: &CancellationToken) -> Result<Bytes, Failure> {
+    async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
         self.0.running.fetch_add(1, Ordering::SeqCst);
         let _counted = Counted(Arc::clone(&self.0));
-        if &*task.kind == "deaf" {
-            while !*self.0.release.borrow() {
-                *self.0.last_step.lock() = Some(Instant::now());
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        match &*task.kind {
+            "polite" => {
+                stop.cancelled().await;
+                return Err(Failure::retryable("task.stopped", "asked to stop"));
             }
+            "deaf" => {
+                while !*self.0.release.borrow() {
+                    *self.0.last_step.lock() = Some(Instant::now());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            _ => {}
         }
         Ok(Bytes::from_static(b"1"))
     }

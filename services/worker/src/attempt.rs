@@ -19,6 +19,8 @@ use crate::validity::Validity;
 
 /// Largest output of an attempt, in bytes: what the replicated state takes inline.
 const MAX_OUTPUT_BYTES: usize = 16 * 1024;
+/// How long an executor may take to stop by itself.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// What is said of an attempt.
 pub(crate) struct Finished {
@@ -58,7 +60,7 @@ impl Attempt {
         let task = task(&self.assignment, &self.lease);
         self.ledger.write("begin", &self.assignment, &self.lease);
         let begun = Instant::now();
-        let result = watched(executor.run(&task, &self.stop), &self.validity).await;
+        let result = watched(executor.run(&task, &self.stop), &self.stop, &self.validity).await;
         self.ledger.write("end", &self.assignment, &self.lease);
         let kind = task.kind.to_string();
         histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
@@ -105,10 +107,11 @@ fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
     }
 }
 
-/// None when the session ended first. The clock is looked at before every step, so not even a process that was paused takes
+/// None when it did not stop by itself, or the session ended first. The clock is looked at before every step, so not even a process that was paused takes
 /// one that comes too late.
 async fn watched(
     work: impl Future<Output = Result<bytes::Bytes, Failure>>,
+    stop: &CancellationToken,
     validity: &Validity,
 ) -> Option<Result<bytes::Bytes, Failure>> {
     // A panic in an executor is a failure of its attempt and of nothing else.
@@ -117,7 +120,8 @@ async fn watched(
         tokio::select! {
             biased;
             result = work => Some(result.unwrap_or_else(|_| Err(Failure::permanent("task.panic", "the executor panicked")))),
-            () = validity.over().cancelled() => None,
+            // Cancelled by the end of the session too, which is noticed below at once.
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => None,
         }
     });
     poll_fn(|cx| if validity.is_alive() { work.as_mut().poll(cx) } else { Poll::Ready(None) }).await

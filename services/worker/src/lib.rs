@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod renewal;
 mod results;
+mod running;
 mod session;
 mod validity;
 

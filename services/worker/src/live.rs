@@ -1,22 +1,21 @@
 //! A session that is open: reads its inbox, runs attempts, until it ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::gauge;
 use nova_bus::{ReadError, Reader};
-use nova_wire::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{Attempt, Finished, shard_of, stopped};
+use crate::attempt::{Attempt, shard_of, stopped};
 use crate::drain::{Drain, Step};
 use crate::inbox::{Inbox, Incoming};
 use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
-use crate::session::{Next, PAUSE, Worker};
+use crate::running::{Running, STOP_LIMIT};
+use crate::session::{Next, PAUSE, RunError, Worker};
 use crate::validity::Validity;
 
 /// A session that is open.
@@ -26,20 +25,6 @@ pub(crate) struct Live<'a> {
     pub results: Arc<Results>,
     pub inbox: Inbox,
     pub validity: Arc<Validity>,
-}
-
-/// An attempt that runs.
-struct Running {
-    lease: v1::LeaseRef,
-    stop: CancellationToken,
-    revoked: bool,
-}
-
-impl Running {
-    fn revoke(&mut self) {
-        self.revoked = true;
-        self.stop.cancel();
-    }
 }
 
 /// Never without a drain.
@@ -56,9 +41,9 @@ impl Live<'_> {
         reader: &mut dyn Reader,
         mut renewing: tokio::task::JoinHandle<renewal::Ended>,
         stop: &CancellationToken,
-    ) -> Next {
-        let mut running: BTreeMap<u64, Running> = BTreeMap::new();
-        let (finished, mut done) = mpsc::channel::<Finished>(1_024);
+    ) -> Result<Next, RunError> {
+        let (finished, mut done) = mpsc::channel(1_024);
+        let mut running = Running::new(finished);
         let mut drain = None;
         let next = loop {
             gauge!(names::RUNNING).set(running.len() as f64);
@@ -67,7 +52,7 @@ impl Live<'_> {
                 biased;
                 ended = &mut renewing => {
                     tracing::warn!(session = self.session.session, ?ended, "the session ended");
-                    break Next::Again;
+                    break Ok(Next::Again);
                 }
                 () = stop.cancelled(), if drain.is_none() => {
                     let limit = Duration::from_millis(self.worker.config.drain_ms);
@@ -75,38 +60,37 @@ impl Live<'_> {
                     drain = Some(Drain::begin(coordinators, self.session, results, limit));
                 }
                 step = step(&mut drain) => match step {
-                    Step::Leave => break Next::Stop,
-                    Step::StopAll => running.values_mut().for_each(Running::revoke),
+                    Step::Leave => break Ok(Next::Stop),
+                    Step::StopAll => running.revoke_all(),
                     Step::GiveUp => {
                         tracing::warn!(session = self.session.session, "the drain is given up; the session lapses");
-                        break Next::Stop;
+                        break Ok(Next::Stop);
                     }
                 },
-                Some(finish) = done.recv() => {
-                    // What a revoked attempt came to does not matter.
-                    let revoked = running.remove(&finish.token).filter(|it| it.revoked);
-                    let kind = revoked.map_or(finish.kind, |it| stopped(it.lease));
-                    self.results.report(finish.shard, finish.token, kind);
+                Some(finished) = done.recv() => {
+                    let said = running.ended(finished);
+                    self.results.report(said.shard, said.token, said.kind);
                 }
+                token = running.stuck() => break Err(RunError::Stuck { token }),
                 batch = reader.next(Duration::from_millis(100)) => match batch {
                     Ok(Some(batch)) => {
                         for record in &batch.records {
                             let (shard, highest, incoming) = self.inbox.read(record);
                             for message in incoming {
-                                self.take(message, &mut running, &finished);
+                                self.take(message, &mut running);
                             }
                             if highest > 0 {
                                 self.inbox.seen.lock().insert(shard, highest);
                             }
                         }
                         if drain.as_ref().is_some_and(Drain::is_over) {
-                            running.values_mut().for_each(Running::revoke);
+                            running.revoke_all();
                         }
                     }
                     Ok(None) => {}
                     Err(error @ ReadError::OutOfRange { .. }) => {
                         tracing::error!(%error, "the inbox was cut: the session is given up");
-                        break Next::Again;
+                        break Ok(Next::Again);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the inbox cannot be read");
@@ -117,40 +101,40 @@ impl Live<'_> {
         };
         renewing.abort();
         self.validity.end();
+        let next = next?;
         // Nothing of this session may run when the next one begins.
-        drop(finished);
-        while done.recv().await.is_some() {}
-        if stop.is_cancelled() { Next::Stop } else { next }
+        let ending = async {
+            while running.len() > 0
+                && let Some(finished) = done.recv().await
+            {
+                running.ended(finished);
+            }
+        };
+        if tokio::time::timeout(STOP_LIMIT, ending).await.is_err()
+            && let Some(token) = running.first()
+        {
+            return Err(RunError::Stuck { token });
+        }
+        Ok(if stop.is_cancelled() { Next::Stop } else { next })
     }
 
-    fn take(&self, message: Incoming, running: &mut BTreeMap<u64, Running>, finished: &mpsc::Sender<Finished>) {
+    fn take(&self, message: Incoming, running: &mut Running) {
         match message {
+            Incoming::Assign(_, lease) if running.contains(lease.token) => {}
             Incoming::Assign(assignment, lease) => {
-                let stop = self.validity.over().child_token();
-                let attempt = Running { lease: lease.clone(), stop: stop.clone(), revoked: false };
-                if running.insert(lease.token, attempt).is_some() {
-                    return;
-                }
                 self.results.holding.lock().tokens.insert(lease.token, shard_of(&lease));
                 let executor = self.worker.registry.get(&assignment.kind).cloned();
+                let stop = self.validity.over().child_token();
                 let (validity, ledger) = (Arc::clone(&self.validity), self.worker.ledger.clone());
-                let attempt = Attempt { assignment, lease, stop, validity, ledger };
-                let finished = finished.clone();
-                tokio::spawn(async move { finished.send(attempt.run(executor).await).await });
+                running.begin(Attempt { assignment, lease, stop, validity, ledger }, executor);
             }
-            Incoming::Revoke(lease) => match running.get_mut(&lease.token) {
-                Some(attempt) => attempt.revoke(),
-                // It has ended, and its result is on its way or was lost: what counts is that nothing runs.
-                None => {
-                    let (shard, token) = (shard_of(&lease), lease.token);
-                    self.results.report(shard, token, stopped(lease));
-                }
-            },
-            Incoming::Stale(lease) => {
-                if let Some(attempt) = running.get(&lease.token) {
-                    attempt.stop.cancel();
+            Incoming::Revoke(lease) => {
+                // When it has ended its result is on its way or was lost: what counts is that nothing runs.
+                if !running.revoke(lease.token) {
+                    self.results.report(shard_of(&lease), lease.token, stopped(lease));
                 }
             }
+            Incoming::Stale(lease) => running.stop(lease.token),
         }
     }
 }

@@ -40,6 +40,12 @@ pub enum RunError {
     /// The coordinators will never take it under this name or with these settings.
     #[error("the worker is refused: {0}")]
     Refused(String),
+    /// An attempt holds a thread although it was told to stop; only the end of the process ends it.
+    #[error("attempt {token} does not stop")]
+    Stuck {
+        /// Its token.
+        token: u64,
+    },
 }
 
 /// A worker.
@@ -150,7 +156,7 @@ impl Worker {
         );
         let renewing = tokio::spawn(renewing);
         let live = Live { worker: self, session, results, inbox, validity };
-        let next = live.run(&mut *reader, renewing, stop).await;
+        let next = live.run(&mut *reader, renewing, stop).await?;
         gauge!(names::RUNNING).set(0.0);
         Ok(next)
     }

@@ -4,3 +4,4 @@ mod coordinator;
 mod drain;
 mod lapse;
 mod rig;
+mod stop;

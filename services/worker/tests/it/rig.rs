@@ -21,7 +21,8 @@ use crate::coordinator::{self, Shared, State};
 const CLUSTER: &str = "test";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Kinds: `quick` succeeds at once, `polite` works until it shall stop, `deaf` does not hear that it shall.
+/// Kinds: `quick` succeeds at once, `polite` works until it shall stop, `deaf` does not hear that it shall until
+/// it is released, `thread` holds its thread until then.
 #[derive(Clone)]
 pub struct Probe(Arc<Seen>);
 
@@ -64,7 +65,7 @@ impl Probe {
 #[async_trait]
 impl Executor for Probe {
     fn kinds(&self) -> Vec<&'static str> {
-        vec!["quick", "polite", "deaf"]
+        vec!["quick", "polite", "deaf", "thread"]
     }
 
     async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
@@ -79,6 +80,11 @@ impl Executor for Probe {
                 while !*self.0.release.borrow() {
                     *self.0.last_step.lock() = Some(Instant::now());
                     tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            "thread" => {
+                while !*self.0.release.borrow() {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
             _ => {}
@@ -152,6 +158,11 @@ impl Rig {
         let lease = Some(self.lease(token));
         let assignment = v1::Assignment { lease, kind: kind.into(), node_id: kind.into(), ..Default::default() };
         self.send(v1::outbox_message::Body::Assign(assignment)).await;
+    }
+
+    pub async fn revoke(&self, token: u64) {
+        let revoke = v1::Revoke { inbox: 0, lease: Some(self.lease(token)) };
+        self.send(v1::outbox_message::Body::Revoke(revoke)).await;
     }
 
     fn lease(&self, token: u64) -> v1::LeaseRef {

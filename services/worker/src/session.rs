@@ -1,6 +1,7 @@
 //! One session after the other, until the worker is told to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -18,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::memory::{self, Memory};
 use crate::metrics as names;
-use crate::renewal::{self, Session};
+use crate::renewal::{Renewal, Session};
 use crate::results::Results;
 use crate::validity::Validity;
 
@@ -147,14 +148,15 @@ impl Worker {
         let validity = Arc::new(Validity::new(session.valid_until(asked)));
         let results = Arc::new(Results::new(Arc::clone(&self.bus), self.cluster, validity.over().clone()));
         let inbox = Inbox::new(self.cluster, session);
-        let renewing = renewal::keep(
-            self.coordinators.clone(),
+        let renewal = Renewal {
+            coordinators: self.coordinators.clone(),
             session,
-            Arc::clone(&validity),
-            Arc::clone(&results.holding),
-            Arc::clone(&inbox.seen),
-        );
-        let renewing = tokio::spawn(renewing);
+            validity: Arc::clone(&validity),
+            holding: Arc::clone(&results.holding),
+            seen: Arc::clone(&inbox.seen),
+            last: AtomicU64::new(0),
+        };
+        let renewing = tokio::spawn(renewal.keep());
         let live = Live { worker: self, session, results, inbox, validity };
         let next = live.run(&mut *reader, renewing, stop).await?;
         gauge!(names::RUNNING).set(0.0);

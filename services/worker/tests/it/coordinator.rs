@@ -34,6 +34,7 @@ pub struct State {
     /// Who received the last renewal, and when.
     pub renewed: Option<(usize, Instant)>,
     pub renewals: Vec<usize>,
+    pub renewal_takes: Duration,
     pub drain_hangs: bool,
     pub drains: usize,
     pub closes: usize,
@@ -59,6 +60,7 @@ pub async fn start(count: usize, ttl_ms: u64) -> (Shared, DropGuard) {
         registers: Vec::new(),
         renewed: None,
         renewals: Vec::new(),
+        renewal_takes: Duration::ZERO,
         drain_hangs: false,
         drains: 0,
         closes: 0,
@@ -137,6 +139,8 @@ impl Coordinator for Fake {
         let fake = Fake { state: Arc::clone(&self.state), index: self.index };
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
+                let takes = fake.state.lock().renewal_takes;
+                tokio::time::sleep(takes).await;
                 let answer = fake.leads().await.map(|()| {
                     let mut state = fake.state.lock();
                     let closed = !(state.open && state.last == request.session);

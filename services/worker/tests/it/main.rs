@@ -3,5 +3,6 @@
 mod coordinator;
 mod drain;
 mod lapse;
+mod leader;
 mod rig;
 mod stop;

@@ -19,6 +19,12 @@ use crate::validity::Validity;
 
 /// Largest output of an attempt, in bytes: what the replicated state takes inline.
 const MAX_OUTPUT_BYTES: usize = 16 * 1024;
+/// Largest detail of a failure, in bytes: what the engine keeps.
+const MAX_DETAIL_BYTES: usize = 4 * 1024;
+/// Longest message of a failure, in bytes; the rest is cut off.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+/// Longest code of a failure, in bytes: as all ids.
+const MAX_CODE_BYTES: usize = 256;
 /// How long an executor may take to stop by itself.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
@@ -144,14 +150,50 @@ fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -
     use v1::task_result::Outcome;
     let outcome = match outcome {
         Ok(output) => Outcome::Completed(v1::Payload { kind: Some(v1::payload::Kind::Inline(output)) }),
-        Err(failure) => Outcome::Failed(v1::Failure {
-            code: failure.code,
-            message: failure.message,
-            retryable: failure.retryable,
-            retry_after_ms: failure.retry_after.map(|after| after.as_millis() as u64),
-            detail: failure.detail,
-            node: String::new(),
-        }),
+        Err(failure) => Outcome::Failed(fitting(failure)),
     };
     v1::command::Kind::Result(v1::TaskResult { lease: Some(lease), outcome: Some(outcome) })
+}
+
+/// A failure that fits into the record of a result, whatever its executor made of it. A detail that is too large is left out,
+/// as the engine would: half of a JSON document is none.
+fn fitting(mut failure: Failure) -> v1::Failure {
+    if failure.code.len() > MAX_CODE_BYTES {
+        let why =
+            format!("the code of the failure has {} bytes; at most {MAX_CODE_BYTES} are kept", failure.code.len());
+        failure = Failure::permanent("limit.payload", why);
+    }
+    failure.message.truncate(failure.message.floor_char_boundary(MAX_MESSAGE_BYTES));
+    v1::Failure {
+        code: failure.code,
+        message: failure.message,
+        retryable: failure.retryable,
+        retry_after_ms: failure.retry_after.map(|after| after.as_millis() as u64),
+        detail: failure.detail.filter(|detail| detail.len() <= MAX_DETAIL_BYTES),
+        node: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_cut_to_what_fits() {
+        let mut failure = Failure::retryable("a.b", "ä".repeat(MAX_MESSAGE_BYTES));
+        failure.detail = Some(vec![b' '; MAX_DETAIL_BYTES + 1].into());
+        let fitted = fitting(failure);
+        assert!(fitted.retryable && fitted.code == "a.b" && fitted.detail.is_none());
+        assert_eq!(fitted.message.len(), MAX_MESSAGE_BYTES);
+        let mut failure = Failure::retryable("a.b", "short");
+        failure.detail = Some(vec![b' '; MAX_DETAIL_BYTES].into());
+        let fitted = fitting(failure);
+        assert!(fitted.message == "short" && fitted.detail.is_some());
+    }
+
+    #[test]
+    fn a_failure_without_a_usable_code_is_permanent() {
+        let fitted = fitting(Failure::retryable("a".repeat(MAX_CODE_BYTES + 1), "why"));
+        assert!(!fitted.retryable && fitted.code == "limit.payload");
+    }
 }

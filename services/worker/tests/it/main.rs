@@ -4,5 +4,6 @@ mod coordinator;
 mod drain;
 mod lapse;
 mod leader;
+mod results;
 mod rig;
 mod stop;

@@ -22,12 +22,14 @@ const CLUSTER: &str = "test";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kinds: `quick` succeeds at once, `polite` works until it shall stop, `deaf` does not hear that it shall until
-/// it is released, `thread` holds its thread until then.
+/// it is released, `thread` holds its thread until then, `large`
+/// fails then, with more than any record takes.
 #[derive(Clone)]
 pub struct Probe(Arc<Seen>);
 
 struct Seen {
     running: AtomicUsize,
+    ended: AtomicUsize,
     last_step: Mutex<Option<Instant>>,
     release: watch::Sender<bool>,
 }
@@ -37,6 +39,7 @@ struct Counted(Arc<Seen>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -44,6 +47,7 @@ impl Probe {
     fn new() -> Self {
         Self(Arc::new(Seen {
             running: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             last_step: Mutex::default(),
             release: watch::Sender::new(false),
         }))
@@ -51,6 +55,10 @@ impl Probe {
 
     pub fn running(&self) -> usize {
         self.0.running.load(Ordering::SeqCst)
+    }
+
+    pub fn ended(&self) -> usize {
+        self.0.ended.load(Ordering::SeqCst)
     }
 
     pub fn last_step(&self) -> Option<Instant> {
@@ -65,7 +73,7 @@ impl Probe {
 #[async_trait]
 impl Executor for Probe {
     fn kinds(&self) -> Vec<&'static str> {
-        vec!["quick", "polite", "deaf", "thread"]
+        vec!["quick", "polite", "deaf", "thread", "large"]
     }
 
     async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
@@ -86,6 +94,12 @@ impl Executor for Probe {
                 while !*self.0.release.borrow() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
+            }
+            "large" => {
+                let _ = self.0.release.subscribe().wait_for(|released| *released).await;
+                let mut failure = Failure::permanent("a.large", "x".repeat(nova_bus::MAX_RECORD_BYTES));
+                failure.detail = Some(vec![b' '; nova_bus::MAX_RECORD_BYTES].into());
+                return Err(failure);
             }
             _ => {}
         }

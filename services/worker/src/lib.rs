@@ -18,6 +18,7 @@ mod ledger;
 mod live;
 mod memory;
 mod metrics;
+mod name;
 mod renewal;
 mod results;
 mod running;

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use nova_bus::{BusError, SharedBus, Topic};
-use nova_client::{ClientError, Coordinators, Repeat};
+use nova_client::Coordinators;
 use nova_execution::Registry;
 use nova_executors::{Egress, EgressConfig, EgressError};
 use nova_journal::{DirLock, LockError};
-use nova_wire::{ClusterId, v1};
+use nova_wire::ClusterId;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::live::Live;
-use crate::memory::{self, Memory};
+use crate::memory;
 use crate::metrics as names;
-use crate::renewal::{Renewal, Session};
+use crate::name::Name;
+use crate::renewal::Renewal;
 use crate::results::Results;
 use crate::validity::Validity;
 
@@ -57,7 +58,7 @@ pub struct Worker {
     pub(crate) registry: Registry,
     cluster: ClusterId,
     pub(crate) ledger: Ledger,
-    boot: u64,
+    pub(crate) boot: u64,
     _lock: DirLock,
 }
 
@@ -104,8 +105,9 @@ impl Worker {
     /// # Errors
     /// See [`RunError`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let mut name = Name::new(memory::load(&self.config.data)?);
         while !stop.is_cancelled() {
-            match self.session(&stop).await? {
+            match self.session(&mut name, &stop).await? {
                 Next::Again => {}
                 Next::Stop => break,
             }
@@ -117,7 +119,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn session(&self, stop: &CancellationToken) -> Result<Next, RunError> {
+    async fn session(&self, name: &mut Name, stop: &CancellationToken) -> Result<Next, RunError> {
         // Positions first: an assignment may come as soon as the registration is applied.
         let ends = match self.inbox_ends().await {
             Ok(ends) => ends,
@@ -128,12 +130,11 @@ impl Worker {
         };
         let asked = Instant::now();
         let session = tokio::select! {
-            session = self.register() => session?,
+            session = name.register(self) => session?,
             () = stop.cancelled() => return Ok(Next::Stop),
         };
         let Some(session) = session else { return Ok(Next::Again) };
         counter!(names::SESSIONS).increment(1);
-        memory::save(&self.config.data, Memory { last_session: session.session })?;
         tracing::info!(worker = session.worker, session = session.session, inbox = session.inbox, "session opened");
         let Some(from) = ends.get(session.inbox as usize).copied() else {
             return Err(RunError::Refused(format!("inbox {} is not a partition of the task topic", session.inbox)));
@@ -171,55 +172,5 @@ impl Worker {
             ends.push(self.bus.offsets(&Topic::Tasks, partition).await?.end);
         }
         Ok(ends)
-    }
-
-    /// None when it should be tried again.
-    async fn register(&self) -> Result<Option<Session>, RunError> {
-        use v1::refusal::Kind;
-        use v1::register_response::Result as Answer;
-        let labels = self.config.labels.iter();
-        let register = v1::Register {
-            name: self.config.name.clone(),
-            pool: self.config.pool.clone(),
-            kinds: self.registry.kinds().map(Into::into).collect(),
-            labels: labels.map(|(name, value)| v1::Label { name: name.clone(), value: value.clone() }).collect(),
-            capacity: self.config.slots,
-            boot: self.boot,
-            last_session: memory::load(&self.config.data)?.last_session,
-            // The lock of the directory is held, and attempts run in this process only.
-            fenced: true,
-            inboxes: 0,
-        };
-        let asking = self.coordinators.call(PATIENCE, Repeat::Never, |mut member| {
-            let register = register.clone();
-            async move { member.register(register).await }
-        });
-        match asking.await {
-            Ok(v1::RegisterResponse { result: Some(Answer::Registered(done)), ttl_ms }) => Ok(Some(Session {
-                worker: done.worker,
-                session: done.session,
-                inbox: done.inbox,
-                ttl: Duration::from_millis(ttl_ms),
-            })),
-            Ok(v1::RegisterResponse { result: Some(Answer::Refused(refusal)), .. }) => match refusal.kind() {
-                Kind::NotLastSession => {
-                    // An answer was lost, or the directory is new. The name is ours: the lock says so.
-                    memory::save(&self.config.data, Memory { last_session: refusal.number })?;
-                    Ok(None)
-                }
-                Kind::NoInbox => {
-                    tracing::warn!("all inboxes are full; the cluster needs more partitions of the task topic");
-                    Ok(None)
-                }
-                kind => Err(RunError::Refused(format!("{}: {}", kind.as_str_name(), refusal.what))),
-            },
-            Ok(_) => Ok(None),
-            Err(error @ ClientError::Refused(_)) => Err(RunError::Refused(error.to_string())),
-            Err(error) => {
-                // Tried again at once: only what lasts is worth a word, and `call` has waited already.
-                tracing::warn!(%error, "no coordinator takes the registration");
-                Ok(None)
-            }
-        }
     }
 }

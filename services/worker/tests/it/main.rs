@@ -4,6 +4,7 @@ mod coordinator;
 mod drain;
 mod lapse;
 mod leader;
+mod name;
 mod results;
 mod rig;
 mod stop;

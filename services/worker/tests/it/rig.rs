@@ -128,6 +128,12 @@ impl Service {
         self.ended().await
     }
 
+    /// As kill -9: nothing is finished.
+    pub async fn kill(self) {
+        self.handle.abort();
+        let _ = self.handle.await;
+    }
+
     pub async fn ended(self) -> Result<(), RunError> {
         tokio::time::timeout(PATIENCE, self.handle).await.expect("it ends").expect("it does not panic")
     }

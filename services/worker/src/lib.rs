@@ -13,6 +13,7 @@
 mod attempt;
 mod config;
 mod drain;
+mod feed;
 mod inbox;
 mod ledger;
 mod live;

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use nova_bus::{ReadError, Reader};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, shard_of, stopped};
 use crate::drain::{Drain, Step};
+use crate::feed::Feed;
 use crate::inbox::{Inbox, Incoming};
 use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
 use crate::running::{Running, STOP_LIMIT};
-use crate::session::{Next, PAUSE, RunError, Worker};
+use crate::session::{Next, RunError, Worker};
 use crate::validity::Validity;
 
 /// A session that is open.
@@ -38,7 +38,7 @@ async fn step(drain: &mut Option<Drain>) -> Step {
 impl Live<'_> {
     pub(crate) async fn run(
         &self,
-        reader: &mut dyn Reader,
+        feed: &mut Feed,
         mut renewing: tokio::task::JoinHandle<renewal::Ended>,
         stop: &CancellationToken,
     ) -> Result<Next, RunError> {
@@ -72,9 +72,9 @@ impl Live<'_> {
                     self.results.report(said.shard, said.token, said.kind);
                 }
                 token = running.stuck() => break Err(RunError::Stuck { token }),
-                batch = reader.next(Duration::from_millis(100)) => match batch {
-                    Ok(Some(batch)) => {
-                        for record in &batch.records {
+                records = feed.next() => match records {
+                    Ok(records) => {
+                        for record in &records {
                             let (shard, highest, incoming) = self.inbox.read(record);
                             for message in incoming {
                                 self.take(message, &mut running);
@@ -87,14 +87,9 @@ impl Live<'_> {
                             running.revoke_all();
                         }
                     }
-                    Ok(None) => {}
-                    Err(error @ ReadError::OutOfRange { .. }) => {
-                        tracing::error!(%error, "the inbox was cut: the session is given up");
-                        break Ok(Next::Again);
-                    }
                     Err(error) => {
-                        tracing::warn!(%error, "the inbox cannot be read");
-                        tokio::time::sleep(PAUSE).await;
+                        tracing::error!(%error, "the inbox cannot be read on: the session is given up");
+                        break Ok(Next::Again);
                     }
                 },
             }

@@ -14,6 +14,7 @@ use nova_wire::ClusterId;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::live::Live;
@@ -139,13 +140,11 @@ impl Worker {
         let Some(from) = ends.get(session.inbox as usize).copied() else {
             return Err(RunError::Refused(format!("inbox {} is not a partition of the task topic", session.inbox)));
         };
-        let mut reader = match self.bus.reader() {
+        let reader = match self.bus.reader() {
             Ok(reader) => reader,
             Err(_) => return Ok(Next::Again),
         };
-        if reader.assign(&Topic::Tasks, session.inbox, from).is_err() {
-            return Ok(Next::Again);
-        }
+        let mut feed = Feed::new(reader, session.inbox, from);
         let validity = Arc::new(Validity::new(session.valid_until(asked)));
         let results = Arc::new(Results::new(Arc::clone(&self.bus), self.cluster, validity.over().clone()));
         let inbox = Inbox::new(self.cluster, session);
@@ -159,7 +158,7 @@ impl Worker {
         };
         let renewing = tokio::spawn(renewal.keep());
         let live = Live { worker: self, session, results, inbox, validity };
-        let next = live.run(&mut *reader, renewing, stop).await?;
+        let next = live.run(&mut feed, renewing, stop).await?;
         gauge!(names::RUNNING).set(0.0);
         Ok(next)
     }

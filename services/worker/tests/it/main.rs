@@ -2,6 +2,7 @@
 
 mod coordinator;
 mod drain;
+mod inbox;
 mod lapse;
 mod leader;
 mod name;

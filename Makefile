@@ -22,8 +22,8 @@ build: ## the release build of `nova` and of the load generator
 	@scripts/setup.sh build
 	cargo build --release -p nova-cli -p nova-loadtest
 
-model: ## check the protocol's model: every rule holds, every planted bug is found (minutes, some GB of memory)
-	cd docs/reference/protocol-model && cargo run --release
+model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
+	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
 deny: ## licences, advisories and sources of all dependencies
 	@scripts/setup.sh deny

@@ -15,7 +15,7 @@ use crate::{AppendError, SharedBus, Topic};
 
 /// Items of one record.
 const ITEMS: usize = 512;
-/// Bytes of one record, about: well below what a bus takes.
+/// Bytes of items in one record; an item that is larger stands alone. Well below what a bus takes.
 const RECORD_BYTES: usize = 256 << 10;
 /// Longest wait for one acknowledgement before the append is repeated.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +38,31 @@ pub type Acknowledge<T> = Arc<dyn Fn(Vec<T>, u64) + Send + Sync>;
 #[derive(Clone)]
 pub struct Lane<T> {
     queue: mpsc::UnboundedSender<T>,
-    waiting: Arc<AtomicU64>,
+    weight: Arc<Weight>,
+}
+
+/// Bytes of one lane that wait, counted among those of others too. What a stopped lane leaves is given back.
+struct Weight {
+    own: AtomicU64,
+    all: Arc<AtomicU64>,
+}
+
+impl Weight {
+    fn add(&self, bytes: u64) {
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: u64) {
+        self.own.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
+    }
 }
 
 impl<T: Item> Lane<T> {
@@ -55,7 +79,8 @@ impl<T: Item> Lane<T> {
         stop: CancellationToken,
     ) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let counter = Arc::clone(&waiting);
+        let weight = Arc::new(Weight { own: AtomicU64::new(0), all: waiting });
+        let counter = Arc::clone(&weight);
         tokio::spawn(async move {
             let publishing = publish(bus, topic, partition, seal, acknowledge, counter, items);
             tokio::select! {
@@ -63,12 +88,12 @@ impl<T: Item> Lane<T> {
                 () = stop.cancelled() => {}
             }
         });
-        Self { queue, waiting }
+        Self { queue, weight }
     }
 
     /// Puts an item behind the others.
     pub fn push(&self, item: T) {
-        self.waiting.fetch_add(item.bytes() as u64, Ordering::Relaxed);
+        self.weight.add(item.bytes() as u64);
         // A lane that was stopped takes nothing more, and nobody waits for it.
         let _ = self.queue.send(item);
     }
@@ -80,20 +105,32 @@ async fn publish<T: Item>(
     partition: u32,
     seal: Seal<T>,
     acknowledge: Acknowledge<T>,
-    waiting: Arc<AtomicU64>,
+    weight: Arc<Weight>,
     mut items: mpsc::UnboundedReceiver<T>,
 ) {
-    while let Some(first) = items.recv().await {
+    let mut over = None;
+    loop {
+        let first = match over.take() {
+            Some(first) => first,
+            None => match items.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
         let mut bytes = first.bytes();
         let mut batch = vec![first];
-        while batch.len() < ITEMS && bytes < RECORD_BYTES {
+        while batch.len() < ITEMS {
             let Ok(next) = items.try_recv() else { break };
+            if bytes + next.bytes() > RECORD_BYTES {
+                over = Some(next);
+                break;
+            }
             bytes += next.bytes();
             batch.push(next);
         }
         let record = seal(&batch);
         let offset = append(&bus, &topic, partition, &record).await;
-        waiting.fetch_sub(bytes as u64, Ordering::Relaxed);
+        weight.take(bytes as u64);
         if let Some(offset) = offset {
             acknowledge(batch, offset);
         }

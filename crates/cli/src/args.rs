@@ -119,6 +119,9 @@ pub struct Dev {
     /// Send traces there (OTLP over gRPC).
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp: Option<String>,
+    /// Share of executions that are traced, 0.0 to 1.0, when the request does not say with `traceparent`.
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub trace_ratio: f64,
     /// Print `ready <url>` on stdout once everything answers.
     #[arg(long)]
     pub announce: bool,

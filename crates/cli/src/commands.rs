@@ -146,7 +146,18 @@ pub async fn get(rest: &Rest, get: &Get, format: Format) -> Result<(), Failed> {
         GetKind::Events => format!("/executions/{}/events", get.name),
         GetKind::Result => format!("/executions/{}/result", get.name),
     };
-    let (_, body) = rest.send(rest.request(Method::GET, &path)).await?;
+    let (_, mut body) = rest.send(rest.request(Method::GET, &path)).await?;
+    // Events come in pages.
+    while let Some(next) = body["next"].as_u64() {
+        let (_, more) = rest.send(rest.request(Method::GET, &format!("{path}?after={next}"))).await?;
+        if let (Some(events), Some(more)) = (body["events"].as_array_mut(), more["events"].as_array()) {
+            events.extend(more.iter().cloned());
+        }
+        body["next"] = more["next"].clone();
+    }
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("next");
+    }
     if print::machine(&body, format)? {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use nova_all_in_one::{AllInOne, Options};
-use nova_telemetry::{LogFormat, Telemetry};
+use nova_telemetry::{LogFormat, Telemetry, TraceSettings};
 
 use crate::args::Dev;
 use crate::error::{Failed, chain};
@@ -14,11 +14,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(dev: Dev) -> Result<(), Failed> {
     let begun = Instant::now();
+    let trace = TraceSettings { otlp: dev.otlp.clone().unwrap_or_default(), ..TraceSettings::default() };
+    let mut problems = trace.problems();
+    if !(0.0..=1.0).contains(&dev.trace_ratio) {
+        problems.push("trace-ratio: must be 0.0 to 1.0".into());
+    }
+    if !problems.is_empty() {
+        return Err(Failed::Usage(problems.join("; ")));
+    }
+    let trace_ratio = if trace.otlp.is_empty() { 0.0 } else { dev.trace_ratio };
     let telemetry = Telemetry::start(&nova_telemetry::Options {
         service: "nova",
         format: LogFormat::Text,
         default_filter: "warn",
-        otlp: dev.otlp.clone(),
+        trace,
     });
     let telemetry = telemetry.map_err(|error| Failed::Usage(chain(&error)))?;
     let stop = nova_service_kit::stop_on_signal();
@@ -27,7 +36,7 @@ pub async fn run(dev: Dev) -> Result<(), Failed> {
         port: dev.port,
         slots: dev.slots,
         allow_private: dev.allow_private,
-        trace_ratio: if dev.otlp.is_some() { 1.0 } else { 0.0 },
+        trace_ratio,
         ledger: dev.ledger.clone(),
         coordinators: dev.coordinators.clone(),
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nova_service_kit::config::{ConfigError, load, print};
 use nova_service_kit::{observe, stop_on_signal};
-use nova_telemetry::{LogFormat, Telemetry};
+use nova_telemetry::{LogFormat, Telemetry, TraceSettings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,10 @@ fn config<C: Serialize + DeserializeOwned>(
     prefix: &str,
     problems: impl Fn(&C) -> Vec<String>,
 ) -> Result<Option<C>, Failed> {
-    let loaded = load(serve.config.as_deref(), prefix, std::env::vars(), &serve.overrides, problems);
+    // The name that all who send traces know; the service's own name for it, `…_TRACE__OTLP`, comes later and wins.
+    let otlp = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().map(|url| (format!("{prefix}TRACE__OTLP"), url));
+    let environment = otlp.into_iter().chain(std::env::vars());
+    let loaded = load(serve.config.as_deref(), prefix, environment, &serve.overrides, problems);
     let config: C = loaded.map_err(|error| match error {
         ConfigError::Invalid { problems } => {
             Failed::Usage(format!("the config is not valid:\n  {}", problems.join("\n  ")))
@@ -31,13 +34,12 @@ fn config<C: Serialize + DeserializeOwned>(
     Ok(Some(config))
 }
 
-fn telemetry(service: &'static str) -> Result<Telemetry, Failed> {
+fn telemetry(service: &'static str, trace: &TraceSettings) -> Result<Telemetry, Failed> {
     let format = match std::env::var("NOVA_LOG_FORMAT").as_deref() {
         Ok("text") => LogFormat::Text,
         _ => LogFormat::Json,
     };
-    let otlp = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
-    let options = nova_telemetry::Options { service, format, default_filter: "info", otlp };
+    let options = nova_telemetry::Options { service, format, default_filter: "info", trace: trace.clone() };
     Telemetry::start(&options).map_err(|error| Failed::Usage(chain(&error)))
 }
 
@@ -73,7 +75,7 @@ pub async fn run(serve: Serve) -> Result<(), Failed> {
 
 async fn coordinator(serve: &Serve) -> Result<(), Failed> {
     let Some(config) = config(serve, "NOVA_COORDINATOR_", nova_coordinator::Config::problems)? else { return Ok(()) };
-    let telemetry = telemetry("coordinator")?;
+    let telemetry = telemetry("coordinator", &config.trace)?;
     let stop = stop_on_signal();
     let address = config.observe.clone();
     let own = config.listen.clone();
@@ -103,7 +105,7 @@ fn bus_ready(bus: &nova_bus::SharedBus) -> observe::Ready {
 
 async fn scheduler(serve: &Serve) -> Result<(), Failed> {
     let Some(config) = config(serve, "NOVA_SCHEDULER_", nova_scheduler::Config::problems)? else { return Ok(()) };
-    let telemetry = telemetry("scheduler")?;
+    let telemetry = telemetry("scheduler", &config.trace)?;
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "scheduler", &telemetry, bus_ready(&bus), &stop);
@@ -114,7 +116,7 @@ async fn scheduler(serve: &Serve) -> Result<(), Failed> {
 
 async fn worker(serve: &Serve) -> Result<(), Failed> {
     let Some(config) = config(serve, "NOVA_WORKER_", nova_worker::Config::problems)? else { return Ok(()) };
-    let telemetry = telemetry("worker")?;
+    let telemetry = telemetry("worker", &config.trace)?;
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "worker", &telemetry, bus_ready(&bus), &stop);
@@ -125,7 +127,7 @@ async fn worker(serve: &Serve) -> Result<(), Failed> {
 
 async fn trigger(serve: &Serve) -> Result<(), Failed> {
     let Some(config) = config(serve, "NOVA_TRIGGER_", nova_trigger::Config::problems)? else { return Ok(()) };
-    let telemetry = telemetry("trigger")?;
+    let telemetry = telemetry("trigger", &config.trace)?;
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "trigger", &telemetry, bus_ready(&bus), &stop);
@@ -136,7 +138,7 @@ async fn trigger(serve: &Serve) -> Result<(), Failed> {
 
 async fn api(serve: &Serve) -> Result<(), Failed> {
     let Some(config) = config(serve, "NOVA_API_", nova_api::Config::problems)? else { return Ok(()) };
-    let telemetry = telemetry("api")?;
+    let telemetry = telemetry("api", &config.trace)?;
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     let api = nova_api::Api::start(config, bus, telemetry.metrics(), stop).await.map_err(stopped)?;

@@ -4,6 +4,8 @@
 //! Must not know: what a request means. A request that may have been taken is never repeated here unless its caller says
 //! that a repeat is harmless.
 
+pub mod load;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;

@@ -30,6 +30,7 @@ mod restore;
 mod scopes;
 pub mod state;
 mod view;
+mod weight;
 pub mod work;
 
 pub use decide::{Nothing, Step, decide};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::evolve::size_of_body;
 use crate::ids::Seq;
 use crate::output::Message;
 use crate::state::{Outbox, State};
@@ -13,7 +12,7 @@ impl Outbox {
     #[must_use]
     pub fn from_messages(acked: Seq, messages: Vec<Arc<Message>>) -> Option<Self> {
         let gapless = messages.iter().zip(acked.0 + 1..).all(|(message, number)| message.seq.0 == number);
-        let bytes = messages.iter().map(|message| size_of_body(&message.body)).sum();
+        let bytes = messages.iter().map(|message| message.body.bytes()).sum();
         gapless.then(|| Self { acked, messages: messages.into(), bytes })
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge};
+use metrics::{counter, gauge, histogram};
 use nova_bus::{Batch, ReadError, Reader, SharedBus, Topic};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics as names;
 use crate::rows::Rows;
 use crate::store::{History, HistoryError};
 
@@ -91,7 +92,7 @@ impl Work {
         loop {
             if let Err(why) = self.read().await {
                 tracing::warn!(why, "reading events begins again");
-                counter!("nova_history_restarts_total").increment(1);
+                counter!(names::RESTARTS).increment(1);
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -121,8 +122,10 @@ impl Work {
             }
             let Some(batch) = next(&mut *reader, LAG_EVERY).await? else { continue };
             let (rows, told) = self.gather(batch, &mut *reader, &mut positions).await?;
+            let begun = Instant::now();
             self.history.write(&rows).await.map_err(text)?;
-            counter!("nova_history_events_total").increment(told.len() as u64);
+            histogram!(names::WRITE_SECONDS).record(begun.elapsed().as_secs_f64());
+            counter!(names::EVENTS).increment(told.len() as u64);
             self.tell_next(&positions);
             for told in told {
                 // Nobody may be following.
@@ -168,7 +171,7 @@ impl Work {
                 Ok(_) => continue,
                 Err(error) => {
                     tracing::warn!(partition = batch.partition, offset = record.offset, %error, "an event is dropped");
-                    counter!("nova_history_records_dropped_total").increment(1);
+                    counter!(names::DROPPED).increment(1);
                     continue;
                 }
             };
@@ -197,11 +200,11 @@ impl Work {
                 Err(_) => return,
             }
         }
-        gauge!("nova_history_lag_records").set(lag as f64);
+        gauge!(names::LAG).set(lag as f64);
         if lag == 0 {
             self.fresh.send_replace(now);
         }
-        gauge!("nova_history_age_seconds").set(self.fresh.borrow().elapsed().as_secs_f64());
+        gauge!(names::AGE).set(self.fresh.borrow().elapsed().as_secs_f64());
     }
 }
 

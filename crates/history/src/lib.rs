@@ -4,6 +4,7 @@
 //! Must not know: the live state; whatever is here can be lost and rebuilt from the event topic.
 
 mod ingest;
+mod metrics;
 mod rows;
 mod store;
 

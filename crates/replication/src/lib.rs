@@ -10,6 +10,7 @@ mod codec;
 mod group;
 mod log;
 mod machine;
+mod metrics;
 mod network;
 mod server;
 mod snapshot;

@@ -1,16 +1,20 @@
 //! Logs, metrics and traces of a process.
 //!
-//! Owns: where they go and in what form.
-//! Must not know: what they say.
+//! Owns: where they go and in what form; the spans of traced executions, and which messages carry their context.
+//! Must not know: what a log line says, what is measured, what else stands in a message.
+
+mod export;
+mod metrics;
+mod settings;
+pub mod trace;
 
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+pub use settings::TraceSettings;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
@@ -19,6 +23,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 const SECONDS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Buckets of all histograms that count.
 const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// How often recorded values are sorted into the buckets of histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +46,8 @@ pub struct Options {
     pub format: LogFormat,
     /// What is logged when the environment (`NOVA_LOG`) does not say: `info`, `warn,nova_scheduler=debug`.
     pub default_filter: &'static str,
-    /// Where traces go (OTLP over gRPC); none: nowhere.
-    pub otlp: Option<String>,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 /// Why telemetry did not start.
@@ -52,6 +59,9 @@ pub enum StartError {
     /// Another recorder is installed.
     #[error("metrics are recorded already")]
     Recorder,
+    /// The thread that keeps metrics small cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// The exporter of traces cannot be built.
     #[error("cannot export traces")]
     Traces(#[from] ExporterBuildError),
@@ -79,18 +89,19 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_bodies".into()), &COUNTS)?
             .build_recorder();
         let prometheus = recorder.handle();
-        metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
+        ::metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
+        keep_up(prometheus.clone())?;
         let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| EnvFilter::new(options.default_filter));
         let lines = match options.format {
             LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
         };
-        let traces = options.otlp.as_deref().map(|url| exporter(options.service, url)).transpose()?;
-        let spans = traces.as_ref().map(|provider| {
-            let only_spans = EnvFilter::new("off,nova_trace=info");
-            tracing_opentelemetry::layer().with_tracer(provider.tracer("nova")).with_filter(only_spans)
-        });
-        tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+        let on = !options.trace.otlp.is_empty();
+        let traces = on.then(|| export::provider(options.service, &options.trace)).transpose()?;
+        tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+        if let Some(provider) = &traces {
+            trace::send_with(provider.tracer("nova"));
+        }
         Ok(Self { prometheus, traces })
     }
 
@@ -100,7 +111,7 @@ impl Telemetry {
         MetricsPage(self.prometheus.clone())
     }
 
-    /// Sends what waits.
+    /// Sends what waits, for at most two seconds.
     pub fn shutdown(&self) {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(Duration::from_secs(2))
@@ -108,6 +119,17 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans could not be sent");
         }
     }
+}
+
+/// Histograms keep every value until it is sorted into its bucket; where nobody asks for the page, that is done here.
+fn keep_up(prometheus: PrometheusHandle) -> Result<(), StartError> {
+    let keeping = move || {
+        loop {
+            std::thread::sleep(UPKEEP_EVERY);
+            prometheus.run_upkeep();
+        }
+    };
+    std::thread::Builder::new().name("metrics".into()).spawn(keeping).map(drop).map_err(StartError::Thread)
 }
 
 /// A page of metrics.
@@ -121,12 +143,4 @@ impl MetricsPage {
         self.0.run_upkeep();
         self.0.render()
     }
-}
-
-fn exporter(service: &'static str, url: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
-    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build()?;
-    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    let resource = Resource::builder().with_service_name(service).build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_sampler(sampler).with_resource(resource).build())
 }

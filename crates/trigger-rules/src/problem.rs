@@ -20,7 +20,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The codes of problems; each has a heading in `docs/reference/triggers.md`.
+/// The codes of problems; each has a heading in `docs/reference/errors.md`.
 pub mod codes {
     /// The bytes are not JSON, or more than a document may have.
     pub const UNREADABLE: &str = "trigger.unreadable";

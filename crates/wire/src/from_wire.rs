@@ -149,20 +149,28 @@ fn submit(it: v1::Submit) -> Result<Submit, WireError> {
     })
 }
 
-/// Looks whether an entry can be read, before it stands in the log: one that cannot stops every member.
+/// Makes sure that an entry can be read, before it stands in the log: one that cannot stops every member. Commands of a
+/// record that cannot be decoded are taken out here, where one member decides for all; gives how many records that were.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn check_entry_body(body: &v1::EntryBody) -> Result<(), WireError> {
-    let Some(v1::entry_body::Kind::Propose(proposal)) = &body.kind else {
-        return entry_body_from_wire(body.clone()).map(drop);
+/// What is wrong with the entry.
+pub fn check_entry_body(body: &mut v1::EntryBody) -> Result<usize, WireError> {
+    let Some(v1::entry_body::Kind::Propose(proposal)) = &mut body.kind else {
+        return entry_body_from_wire(body.clone()).map(|_| 0);
     };
-    // Records are not looked into: what cannot be read there counts as none.
     shard(proposal.shard)?;
-    proposal.locals.iter().try_for_each(|it| local(it.clone()).map(drop))
+    proposal.locals.iter().try_for_each(|it| local(it.clone()).map(drop))?;
+    let mut emptied = 0;
+    for record in &mut proposal.records {
+        if commands_from_wire(record.commands.clone()).is_err() {
+            record.commands = Bytes::new();
+            emptied += 1;
+        }
+    }
+    Ok(emptied)
 }
 
-/// What an entry asks for. Commands of records that cannot be decoded count as none: every member sees the same bytes.
+/// What an entry asks for.
 ///
 /// # Errors
 /// What is not understood; a member that meets it stops (protocol rule 7).
@@ -226,19 +234,17 @@ pub fn entry_body_from_wire(body: v1::EntryBody) -> Result<EntryBody, WireError>
 }
 
 fn proposal(it: v1::Proposal) -> Result<Proposal, WireError> {
-    let records = it.records.into_iter().map(|record| {
-        // A record that no version can read was sent to the dead letters by the owner, or will be seen as a gap in
-        // what its author expects; the position moves on in either case, on every member alike.
-        let commands = commands_from_wire(record.commands).unwrap_or_default();
-        Record { offset: Offset(record.offset), checksum: record.checksum, commands }
-    });
+    let record = |record: v1::CommandRecord| {
+        let commands = commands_from_wire(record.commands)?;
+        Ok(Record { offset: Offset(record.offset), checksum: record.checksum, commands })
+    };
     Ok(Proposal {
         shard: shard(it.shard)?,
         epoch: Epoch(it.epoch),
         first_offset: Offset(it.first_offset),
         next_offset: Offset(it.next_offset),
         before: it.before,
-        records: records.collect(),
+        records: it.records.into_iter().map(record).collect::<Result<_, WireError>>()?,
         locals: it.locals.into_iter().map(local).collect::<Result<_, _>>()?,
         outbox_acked: Seq(it.outbox_acked),
     })

@@ -10,6 +10,7 @@ mod outbox;
 mod program;
 mod snapshot;
 mod to_wire;
+mod traced;
 
 /// The generated code of package `nova.v1`.
 #[allow(missing_docs, clippy::all)]
@@ -37,6 +38,7 @@ pub use to_wire::{
     node_state_to_wire, offer_to_wire, payload_to_wire, position_to_wire, refusal_to_wire, trace_to_wire,
     verdict_to_wire,
 };
+pub use traced::{Traced, TracedCommand, traced_commands};
 
 use nova_engine::ids::ShardId;
 

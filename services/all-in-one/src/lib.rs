@@ -32,7 +32,7 @@ pub struct Options {
     pub slots: u32,
     /// Let `http` nodes reach this machine and private networks.
     pub allow_private: bool,
-    /// Share of submissions that are traced, 0.0 to 1.0.
+    /// Share of submissions that are traced, 0.0 to 1.0, those of triggers too.
     pub trace_ratio: f64,
     /// Where the worker notes each attempt, for verification.
     pub ledger: Option<PathBuf>,
@@ -130,6 +130,7 @@ impl AllInOne {
         let trigger = nova_trigger::Config {
             cluster: CLUSTER.into(),
             coordinators: coordinators.clone(),
+            trace_ratio: options.trace_ratio,
             ..nova_trigger::Config::default()
         };
         let trigger = tokio::spawn(Trigger::new(&trigger, Arc::clone(&bus)).run(stop_trigger));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nova_service_kit::bus::BusSettings;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of an api.
@@ -25,12 +26,18 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Submissions of one shard that wait for their answer; above it 429 is answered.
     pub window: usize,
+    /// Open executions of a shard above which 429 is answered, 1 to 1,000,000. At the latter the engine would reject.
+    pub max_open_per_shard: u64,
+    /// Records that the owner of a shard has not read yet, above which 429 is answered.
+    pub max_read_lag: u64,
     /// Longest wait for the commit of a submission, in milliseconds; then 504 is answered.
     pub patience_ms: u64,
     /// Longest `Prefer: wait`, in seconds.
     pub max_wait_seconds: u64,
     /// Share of submissions without `traceparent` that are traced, 0.0 to 1.0.
     pub trace_ratio: f64,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -44,9 +51,12 @@ impl Default for Config {
             history: "data/api/history.db".into(),
             max_body_bytes: 1 << 20,
             window: 4_096,
+            max_open_per_shard: 900_000,
+            max_read_lag: 20_000,
             patience_ms: 10_000,
             max_wait_seconds: 60,
             trace_ratio: 0.0,
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -65,9 +75,12 @@ impl Config {
         check(!self.coordinators.is_empty(), "coordinators: at least one address");
         check((1_024..=64 << 20).contains(&self.max_body_bytes), "max_body_bytes: must be 1024 to 67108864");
         check(self.window > 0, "window: must be above 0");
+        check((1..=1_000_000).contains(&self.max_open_per_shard), "max_open_per_shard: must be 1 to 1000000");
+        check(self.max_read_lag > 0, "max_read_lag: must be above 0");
         check(self.patience_ms > 0, "patience_ms: must be above 0");
         check((0.0..=1.0).contains(&self.trace_ratio), "trace_ratio: must be 0.0 to 1.0");
         problems.extend(self.bus.problems());
+        problems.extend(self.trace.problems());
         problems
     }
 }

@@ -19,9 +19,11 @@ mod replies;
 mod run;
 mod state;
 mod submitter;
+mod trace;
 mod view;
 mod workflows;
 
 pub use config::Config;
 pub use openapi::openapi_json;
+pub use problem::PROBLEM_CODES;
 pub use run::{Api, RunError};

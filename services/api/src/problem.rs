@@ -9,6 +9,31 @@ use nova_wire::v1;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The codes of all problems; each has a heading in `docs/reference/errors.md`.
+pub const PROBLEM_CODES: &[&str] = &[
+    "OUTCOME_UNKNOWN",
+    "bad_request",
+    "document.invalid",
+    "execution.ended",
+    "idempotency.conflict",
+    "input.invalid",
+    "invalid",
+    "limit.batch",
+    "limit.body",
+    "limit.payload",
+    "media_type",
+    "method_not_allowed",
+    "namespace.unknown",
+    "not_found",
+    "refused",
+    "source.repeated",
+    "too_busy",
+    "trigger.invalid",
+    "unavailable",
+    "workflow.changed",
+    "workflow.unknown",
+];
+
 /// An error, as RFC 9457 wants it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -57,8 +82,10 @@ pub struct Place {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &str, title: &str) -> Self {
+        debug_assert!(PROBLEM_CODES.contains(&code), "{code} is not in the list that the reference is held to");
         Self {
-            kind: format!("https://novaflow.dev/errors#{}", code.replace(['.', '_'], "-")),
+            // As the headings of the page are named.
+            kind: format!("https://novaflow.dev/errors#{}", code.replace('.', "").to_lowercase()),
             status: status.as_u16(),
             code: code.into(),
             title: title.into(),
@@ -87,6 +114,10 @@ impl Problem {
 
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing").detail(what)
+    }
+
+    pub(crate) fn unknown_namespace() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace")
     }
 
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
@@ -144,11 +175,17 @@ impl Problem {
         Self { problems: places, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input.invalid", title) }
     }
 
+    pub(crate) fn too_long(what: &str, bytes: usize) -> Self {
+        let title = "a value is out of its limits";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title)
+            .detail(format!("{what}: {bytes} bytes; at most {}", nova_engine::limits::MAX_TEXT))
+    }
+
     pub(crate) fn rejected(id: &str, rejection: &v1::Rejection) -> Self {
         use v1::rejection::Kind;
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let problem = match rejection.kind() {
-            Kind::UnknownNamespace => Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace"),
+            Kind::UnknownNamespace => Self::unknown_namespace(),
             Kind::UnknownWorkflow => Self::new(StatusCode::NOT_FOUND, "workflow.unknown", "no such workflow version"),
             Kind::WorkflowChanged => {
                 Self::new(StatusCode::CONFLICT, "workflow.changed", "the workflow version is another one; try again")
@@ -175,7 +212,7 @@ impl Problem {
     pub(crate) fn refused(refusal: &v1::Refusal) -> Self {
         use v1::refusal::Kind;
         match refusal.kind() {
-            Kind::UnknownNamespace => Self::new(StatusCode::NOT_FOUND, "namespace.unknown", "no such namespace"),
+            Kind::UnknownNamespace => Self::unknown_namespace(),
             Kind::NotFound => Self::not_found(&refusal.what),
             Kind::Invalid => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "a value is out of its limits")
                 .detail(&*refusal.what),

@@ -1,9 +1,9 @@
 //! Answers to the requests of this process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_wire::{ClusterId, v1};
@@ -22,7 +22,15 @@ pub(crate) struct Replies {
     pub inbox: u32,
     boot: u64,
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>,
+    /// By number, so the oldest is the first.
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    /// The next offset of the inbox.
+    read: AtomicU64,
+}
+
+struct Waiting {
+    answers: mpsc::UnboundedSender<Answer>,
+    since: Instant,
 }
 
 /// A request that waits; it waits no more when this is dropped.
@@ -57,8 +65,13 @@ impl Replies {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, BusError> {
         let end = bus.offsets(&Topic::Replies, inbox).await?.end;
-        let replies =
-            Arc::new(Self { inbox, boot: rand::random(), next: AtomicU64::new(1), waiting: Mutex::default() });
+        let replies = Arc::new(Self {
+            inbox,
+            boot: rand::random(),
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            read: AtomicU64::new(end),
+        });
         let own = Arc::clone(&replies);
         tokio::spawn(async move {
             tokio::select! {
@@ -73,8 +86,21 @@ impl Replies {
     pub(crate) fn expect(self: &Arc<Self>) -> Expected {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::unbounded_channel();
-        self.waiting.lock().insert(request, sender);
+        self.waiting.lock().insert(request, Waiting { answers: sender, since: Instant::now() });
         Expected { replies: Arc::clone(self), request, answers }
+    }
+
+    /// How many requests wait, and how long the oldest does.
+    pub(crate) fn waiting(&self) -> (usize, Duration) {
+        let waiting = self.waiting.lock();
+        let oldest = waiting.first_key_value().map(|(_, oldest)| oldest.since.elapsed());
+        (waiting.len(), oldest.unwrap_or_default())
+    }
+
+    /// Records that are not read yet; none when the bus does not say.
+    pub(crate) async fn lag(&self, bus: &SharedBus) -> Option<u64> {
+        let end = bus.offsets(&Topic::Replies, self.inbox).await.ok()?.end;
+        Some(end.saturating_sub(self.read.load(Ordering::Relaxed)))
     }
 
     async fn read(&self, bus: SharedBus, cluster: ClusterId, from: u64) {
@@ -90,6 +116,7 @@ impl Replies {
                                     next = record.offset + 1;
                                     self.take(&record.value, cluster, &mut seen);
                                 }
+                                self.read.store(next, Ordering::Relaxed);
                             }
                             Ok(None) => {}
                             Err(nova_bus::ReadError::OutOfRange { high, .. }) => {
@@ -128,8 +155,8 @@ impl Replies {
         }
         let waiting = self.waiting.lock();
         for (request, answer) in answers {
-            if let Some(sender) = waiting.get(&request) {
-                let _ = sender.send(answer);
+            if let Some(request) = waiting.get(&request) {
+                let _ = request.answers.send(answer);
             }
         }
     }

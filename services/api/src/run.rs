@@ -14,6 +14,7 @@ use axum::serve::ListenerExt;
 use metrics::{counter, histogram};
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
+use nova_client::load::{self, Marks};
 use nova_history::{History, HistoryError, Ingester};
 use nova_service_kit::observe;
 use nova_telemetry::MetricsPage;
@@ -57,6 +58,9 @@ pub enum RunError {
     Serve(#[source] io::Error),
 }
 
+/// Three quarters of the outbox above which a shard takes no more (rule 35).
+const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
+
 /// An api that is ready to run.
 pub struct Api {
     listener: TcpListener,
@@ -87,16 +91,26 @@ impl Api {
         let shards = bus.partitions(&Topic::Commands).await?.ok_or_else(missing)?;
         let history = History::open(&config.history, cluster).await?;
         let coordinators = Coordinators::new(config.coordinators.clone());
+        let marks = Marks {
+            open_executions: config.max_open_per_shard,
+            read_lag: config.max_read_lag,
+            outbox_bytes: OUTBOX_BYTES,
+        };
+        let (load, looking) = load::watch(coordinators.clone(), marks);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(looking));
         let app = Arc::new(Shared {
+            load,
             workflows: Workflows::start(coordinators.clone(), stop.clone()),
             replies: Replies::start(Arc::clone(&bus), cluster, config.instance, stop.clone()).await?,
             submitter: Submitter::start(&bus, cluster, shards, config.window),
+            submissions: names::Submissions::new(),
             ingester: Ingester::start(history.clone(), Arc::clone(&bus), cluster, stop.clone()),
             history,
             coordinators,
             bus,
             config,
         });
+        tokio::spawn(stop.clone().run_until_cancelled_owned(names::run(Arc::clone(&app))));
         Ok(Self { listener, app, metrics, stop })
     }
 
@@ -137,6 +151,9 @@ fn router(app: App, metrics: MetricsPage) -> Router {
         Box::pin(async move {
             if !app.workflows.is_ready() {
                 return Err("no coordinator was reached yet".into());
+            }
+            if let Some(why) = app.cannot_commit() {
+                return Err(why);
             }
             app.bus.health().await.map_err(|error| error.to_string())
         })

@@ -7,10 +7,12 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use nova_bus::SharedBus;
 use nova_client::Coordinators;
+use nova_client::load::Load;
 use nova_engine::ids::ExecutionId;
 use nova_history::{History, Ingester};
 
 use crate::config::Config;
+use crate::metrics::Submissions;
 use crate::problem::Problem;
 use crate::replies::Replies;
 use crate::submitter::Submitter;
@@ -19,15 +21,33 @@ use crate::workflows::Workflows;
 /// Longest wait for an answer of the coordinators.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A leader with a quorum that is silent for longer than this is gone for now: longer than an election and a look.
+const SILENCE: Duration = Duration::from_secs(5);
+
 pub(crate) struct Shared {
     pub config: Config,
     pub bus: SharedBus,
     pub coordinators: Coordinators,
+    pub load: Load,
     pub workflows: Arc<Workflows>,
     pub replies: Arc<Replies>,
     pub submitter: Submitter,
+    pub submissions: Submissions,
     pub history: History,
     pub ingester: Ingester,
+}
+
+impl Shared {
+    /// Why nothing would be committed now; none: as far as known it would be. An election is no reason yet.
+    pub(crate) fn cannot_commit(&self) -> Option<String> {
+        match self.load.age() {
+            None => Some("no coordinator with a quorum was reached yet".into()),
+            Some(age) if age > SILENCE => {
+                Some(format!("no coordinator with a quorum has answered for {} s", age.as_secs()))
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 pub(crate) type App = Arc<Shared>;

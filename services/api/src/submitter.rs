@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Commands of one record.
 const COMMANDS: usize = 256;
-/// Bytes of one record, about.
+/// Bytes of commands in one record; one that is larger stands alone.
 const RECORD_BYTES: usize = 256 << 10;
 /// Commands without a key go to one shard for this many, then to the next: fuller records.
 const TURN: usize = 32;
@@ -87,11 +87,23 @@ impl Submitter {
 }
 
 async fn publish(bus: SharedBus, cluster: ClusterId, shard: u32, mut commands: mpsc::Receiver<Waiting>) {
-    while let Some(first) = commands.recv().await {
+    let mut over = None;
+    loop {
+        let first = match over.take() {
+            Some(first) => first,
+            None => match commands.recv().await {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        let mut bytes = first.command.len();
         let mut batch = vec![first];
-        let mut bytes = batch[0].command.len();
-        while batch.len() < COMMANDS && bytes < RECORD_BYTES {
+        while batch.len() < COMMANDS {
             let Ok(next) = commands.try_recv() else { break };
+            if bytes + next.command.len() > RECORD_BYTES {
+                over = Some(next);
+                break;
+            }
             bytes += next.command.len();
             batch.push(next);
         }

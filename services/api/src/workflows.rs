@@ -115,6 +115,9 @@ impl Workflows {
             })
             .await?;
         let Some(info) = answer.info else {
+            if answer.unknown_namespace {
+                return Err(Problem::unknown_namespace().detail(namespace));
+            }
             let which = version.map_or_else(|| name.to_owned(), |version| format!("{name} version {version}"));
             return Err(Problem::new(
                 axum::http::StatusCode::NOT_FOUND,

@@ -1,33 +1,63 @@
 //! The leader's clock (protocol rule 6).
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Wall time at the start of a term plus monotonic time: a wall clock that jumps moves nothing within a term.
-pub(crate) struct Clock {
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+
+/// One clock for what is stamped and for what waits for it.
+pub(crate) type SharedClock = Arc<Clock>;
+
+/// Wall time at the start of a term plus time since: a wall clock that is set anew moves nothing within a term. What
+/// passes while the machine sleeps counts.
+pub(crate) struct Clock(Mutex<Term>);
+
+struct Term {
     term: u64,
     wall_ms: u64,
-    since: Instant,
+    boot_ms: u64,
     last_ms: u64,
+}
+
+impl Term {
+    fn begin(term: u64) -> Self {
+        Self { term, wall_ms: wall_ms(), boot_ms: boot_ms(), last_ms: 0 }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.wall_ms + (boot_ms() - self.boot_ms)
+    }
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { term: 0, wall_ms: wall_ms(), since: Instant::now(), last_ms: 0 }
+        Self(Mutex::new(Term::begin(0)))
     }
 
     /// The time for an entry of `term`: never below `floor_ms`, nor below what was given before.
-    pub(crate) fn now_ms(&mut self, term: u64, floor_ms: u64) -> u64 {
-        if term != self.term {
-            *self = Self { term, ..Self::new() };
+    pub(crate) fn stamp(&self, term: u64, floor_ms: u64) -> u64 {
+        let mut known = self.0.lock();
+        if term != known.term {
+            *known = Term::begin(term);
         }
-        let now = self.wall_ms + self.since.elapsed().as_millis() as u64;
-        self.last_ms = now.max(floor_ms).max(self.last_ms);
-        self.last_ms
+        known.last_ms = known.now_ms().max(floor_ms).max(known.last_ms);
+        known.last_ms
+    }
+
+    /// What an entry would be stamped with now, as far as time goes.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.lock().now_ms()
     }
 }
 
-pub(crate) fn wall_ms() -> u64 {
+fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn boot_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 #[cfg(test)]
@@ -36,11 +66,11 @@ mod tests {
 
     #[test]
     fn time_never_runs_backwards_not_even_into_a_new_term() {
-        let mut clock = Clock::new();
-        let first = clock.now_ms(1, 0);
-        let ahead = clock.now_ms(1, first + 1_000_000);
+        let clock = Clock::new();
+        let first = clock.stamp(1, 0);
+        let ahead = clock.stamp(1, first + 1_000_000);
         assert_eq!(ahead, first + 1_000_000);
-        assert!(clock.now_ms(1, 0) >= ahead);
-        assert!(clock.now_ms(2, ahead) >= ahead);
+        assert!(clock.stamp(1, 0) >= ahead);
+        assert!(clock.stamp(2, ahead) >= ahead);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nova_replication::LogKind;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// What holds the log.
@@ -60,6 +61,8 @@ pub struct Config {
     pub shard_lease_ms: u64,
     /// Where metrics and health are served: `host:port`.
     pub observe: String,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -80,6 +83,7 @@ impl Default for Config {
             session_ttl_ms: 3_000,
             shard_lease_ms: 5_000,
             observe: "127.0.0.1:7711".into(),
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -107,6 +111,7 @@ impl Config {
             let parsed = member.split_once('@').and_then(super::parse_member);
             check(parsed.is_some(), &format!("members: '{member}' is not <id>@http://<host>:<port>"));
         }
+        problems.extend(self.trace.problems());
         problems
     }
 }

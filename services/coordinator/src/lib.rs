@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
+use clock::{Clock, SharedClock};
 pub use config::{Config, LogChoice};
 use machine::{EngineMachine, View};
 use proposer::Proposer;
@@ -123,12 +124,13 @@ impl Coordinator {
         if members.keys().next() == Some(&config.member) {
             group.initialize(members).await?;
         }
-        let proposer = Proposer::start(group.clone(), Arc::clone(&view));
+        let clock = SharedClock::new(Clock::new());
+        let proposer = Proposer::start(group.clone(), Arc::clone(&view), Arc::clone(&clock));
         let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
         let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
         let background = [
-            tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), proposer.clone())),
-            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone())),
+            tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
+            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone(), proposer.clone())),
         ];
         let service = Service {
             cluster: ClusterId::of_name(&config.cluster),

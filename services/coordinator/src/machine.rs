@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use nova_engine::ids::TimeMs;
@@ -45,11 +46,14 @@ impl View {
 
 pub(crate) struct EngineMachine {
     view: Arc<View>,
+    shards: u16,
+    seconds: metrics::Histogram,
 }
 
 impl EngineMachine {
     pub(crate) fn new(view: Arc<View>) -> Self {
-        Self { view }
+        let shards = view.read().config.shards;
+        Self { view, shards, seconds: metrics::histogram!(crate::metrics::APPLY_SECONDS) }
     }
 }
 
@@ -57,10 +61,16 @@ impl StateMachine for EngineMachine {
     type Frozen = State;
 
     fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
+        let begun = Instant::now();
         let at = |what: String| ApplyError(format!("entry {}: {what}", command.index));
         let entry = v1::LogEntry::decode(command.command.clone()).map_err(|error| at(error.to_string()))?;
         if entry.version > LOG_VERSION {
             return Err(at(format!("version {} is newer than {LOG_VERSION}", entry.version)));
+        }
+        let own = u32::from(self.shards);
+        if entry.shards != own {
+            let made = entry.shards;
+            return Err(at(format!("the cluster was made with {made} shards, and the config says {own}")));
         }
         // Decoded before the lock is taken: readers wait for applying only.
         let bodies: Result<Vec<_>, _> = entry.bodies.into_iter().map(nova_wire::entry_body_from_wire).collect();
@@ -72,6 +82,7 @@ impl StateMachine for EngineMachine {
             verdicts.push(nova_wire::verdict_to_wire(&state.apply(&entry)));
         }
         drop(state);
+        self.seconds.record(begun.elapsed().as_secs_f64());
         Ok(v1::Verdicts { verdicts }.encode_to_vec().into())
     }
 
@@ -95,5 +106,24 @@ impl StateMachine for EngineMachine {
         }
         *self.view.state.write() = state;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(machine: &mut EngineMachine, version: u32, shards: u32) -> Result<Bytes, ApplyError> {
+        let entry = v1::LogEntry { version, now_ms: 1, bodies: vec![], shards };
+        machine.apply(Committed { index: 1, term: 1, command: &entry.encode_to_vec().into() })
+    }
+
+    #[test]
+    fn a_log_of_other_shards_or_of_a_later_version_stops_the_member() {
+        let mut machine = EngineMachine::new(Arc::new(View::new(8)));
+        assert!(apply(&mut machine, LOG_VERSION, 8).is_ok());
+        let error = apply(&mut machine, LOG_VERSION, 16).unwrap_err().0;
+        assert_eq!(error, "entry 1: the cluster was made with 16 shards, and the config says 8");
+        assert!(apply(&mut machine, LOG_VERSION + 1, 8).is_err());
     }
 }

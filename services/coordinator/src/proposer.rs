@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_replication::{Group, ProposeError};
+use nova_telemetry::trace;
 use nova_wire::v1;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::SharedClock;
 use crate::machine::{EngineMachine, LOG_VERSION, View};
 
 /// Entries on their way.
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum NoVerdict {
     /// Certainly not appended.
     NotLeader(Option<(u64, String)>),
+    /// Never appended: every member would stop at it.
+    Malformed(String),
     /// It may or may not be applied.
     Unknown(String),
 }
@@ -40,7 +43,10 @@ struct Waiting {
 
 /// A handle to propose with.
 #[derive(Clone)]
-pub(crate) struct Proposer(mpsc::Sender<Waiting>);
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+    permits: Arc<Semaphore>,
+}
 
 /// The verdict to come.
 pub(crate) struct PendingVerdict(oneshot::Receiver<Result<v1::Verdict, NoVerdict>>);
@@ -52,17 +58,35 @@ impl PendingVerdict {
 }
 
 impl Proposer {
-    pub(crate) fn start(group: Group<EngineMachine>, view: Arc<View>) -> Self {
+    pub(crate) fn start(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(run(group, view, receiver));
-        Self(sender)
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT));
+        tokio::spawn(run(group, view, clock, receiver, Arc::clone(&permits)));
+        Self { queue: sender, permits }
+    }
+
+    /// How many requests wait for an entry, and how many entries are on their way.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.queue.max_capacity() - self.queue.capacity(), IN_FLIGHT - self.permits.available_permits())
     }
 
     /// Hands a request over; requests are appended in this order.
     pub(crate) async fn hand_over(&self, kind: v1::entry_body::Kind) -> PendingVerdict {
         let (answer, receiver) = oneshot::channel();
+        let mut body = v1::EntryBody { kind: Some(kind) };
+        match nova_wire::check_entry_body(&mut body) {
+            Ok(0) => {}
+            Ok(records) => {
+                tracing::error!(records, "commands that nobody can read count as none");
+                metrics::counter!(crate::metrics::UNREADABLE).increment(records as u64);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(NoVerdict::Malformed(error.to_string())));
+                return PendingVerdict(receiver);
+            }
+        }
         // A closed queue drops `answer`, which the receiver sees.
-        let _ = self.0.send(Waiting { body: v1::EntryBody { kind: Some(kind) }, answer }).await;
+        let _ = self.queue.send(Waiting { body, answer }).await;
         PendingVerdict(receiver)
     }
 
@@ -71,12 +95,17 @@ impl Proposer {
     }
 }
 
-async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Receiver<Waiting>) {
-    let permits = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut clock = Clock::new();
+async fn run(
+    group: Group<EngineMachine>,
+    view: Arc<View>,
+    clock: SharedClock,
+    mut queue: mpsc::Receiver<Waiting>,
+    permits: Arc<Semaphore>,
+) {
     let status = group.status();
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let Some(first) = queue.recv().await else { return };
+    let shards = u32::from(view.read().config.shards);
+    while let Some(first) = queue.recv().await {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let mut bytes = first.body.encoded_len();
         let (mut bodies, mut answers) = (vec![first.body], vec![first.answer]);
         while bodies.len() < BODIES && bytes < ENTRY_BYTES {
@@ -86,9 +115,10 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Rece
             answers.push(next.answer);
         }
         let term = status.borrow().term;
-        let now_ms = clock.now_ms(term, view.read().now.0);
+        let now_ms = clock.stamp(term, view.read().now.0);
         let count = bodies.len();
-        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies }.encode_to_vec();
+        let mut spans = trace::of_commands(trace::names::COMMIT, bodies.iter().flat_map(records));
+        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies, shards }.encode_to_vec();
         metrics::histogram!(crate::metrics::ENTRY_BODIES).record(count as f64);
         let handed = group.propose(entry.into()).await;
         let begun = std::time::Instant::now();
@@ -99,6 +129,10 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Rece
             };
             metrics::histogram!(crate::metrics::COMMIT_SECONDS).record(begun.elapsed().as_secs_f64());
             drop(permit);
+            if reply.is_err() {
+                spans.iter_mut().for_each(|span| span.fail("no verdict"));
+            }
+            drop(spans);
             match reply {
                 Ok(reply) => {
                     let verdicts = v1::Verdicts::decode(reply.answer).map(|it| it.verdicts).unwrap_or_default();
@@ -118,4 +152,13 @@ async fn run(group: Group<EngineMachine>, view: Arc<View>, mut queue: mpsc::Rece
             }
         });
     }
+}
+
+/// The records that a request proposes.
+fn records(body: &v1::EntryBody) -> impl Iterator<Item = &bytes::Bytes> {
+    let records = match &body.kind {
+        Some(v1::entry_body::Kind::Propose(proposal)) => &proposal.records[..],
+        _ => &[],
+    };
+    records.iter().map(|record| &record.commands)
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::Stream;
 use nova_engine::ids::ShardId;
 use nova_replication::Group;
+use nova_wire::ClusterId;
 use nova_wire::v1;
 use nova_wire::v1::coordinator_server::Coordinator;
 use nova_wire::v1::entry_body::Kind;
-use nova_wire::{ClusterId, check_entry_body};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,9 +52,6 @@ impl Service {
     }
 
     async fn propose(&self, kind: Kind) -> Result<v1::Verdict, Status> {
-        let body = v1::EntryBody { kind: Some(kind) };
-        check_entry_body(&body).map_err(status::malformed)?;
-        let Some(kind) = body.kind else { return Err(Status::internal("a kind was given")) };
         self.proposer.propose(kind).await.map_err(status::no_verdict)
     }
 
@@ -123,12 +120,9 @@ impl Coordinator for Service {
         let (pending, mut ordered) = mpsc::channel(PROPOSALS);
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
-                let body = v1::EntryBody { kind: request.proposal.map(Kind::Propose) };
-                let checked = check_entry_body(&body).map_err(status::malformed);
-                let handed = match (checked, body.kind) {
-                    (Ok(()), Some(kind)) => Ok((request.request, proposer.hand_over(kind).await)),
-                    (Err(status), _) => Err(status),
-                    (Ok(()), None) => Err(Status::invalid_argument("a request without proposal")),
+                let handed = match request.proposal.map(Kind::Propose) {
+                    Some(kind) => Ok((request.request, proposer.hand_over(kind).await)),
+                    None => Err(Status::invalid_argument("a request without proposal")),
                 };
                 let ends = handed.is_err();
                 if pending.send(handed).await.is_err() || ends {
@@ -156,9 +150,9 @@ impl Coordinator for Service {
                 let result = match verdict.wait().await {
                     Ok(verdict) => Answer::Verdict(verdict),
                     Err(NoVerdict::Unknown(why)) => Answer::Retry(Retry { why }),
-                    // The stream ends: what follows belongs to the new leader.
-                    Err(NoVerdict::NotLeader(leader)) => {
-                        let _ = sender.send(Err(status::not_leader(leader))).await;
+                    // The stream ends: what follows belongs to the new leader, or to a sender that knows the format.
+                    Err(ends @ (NoVerdict::NotLeader(_) | NoVerdict::Malformed(_))) => {
+                        let _ = sender.send(Err(status::no_verdict(ends))).await;
                         return;
                     }
                 };
@@ -288,6 +282,7 @@ impl Coordinator for Service {
         Ok(Response::new(v1::GetWorkflowResponse {
             info: found.map(|it| reads::workflow_info(it)),
             document: found.map(|it| it.document.clone()).unwrap_or_default(),
+            unknown_namespace: !state.catalogue.namespaces.contains_key(request.namespace.as_str()),
         }))
     }
 
@@ -353,8 +348,6 @@ impl Coordinator for Service {
                 position: state.position(ShardId(number)).as_ref().map(nova_wire::position_to_wire),
                 open_executions: stats.open,
                 outbox_bytes: stats.outbox_bytes,
-                queued: 0,
-                oldest_queued_ms: 0,
                 read_lag,
             });
         }

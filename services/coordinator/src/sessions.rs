@@ -181,6 +181,10 @@ impl Sessions {
             state.workers.all.iter().filter(|it| it.open).map(|it| (it.id.0, it.session.0)).collect();
         table.received.retain(|key, _| open.contains(key));
         table.judged.retain(|key| open.contains(key));
+        // A session that was just applied counts from now: its registration is answered later than it is seen here.
+        for key in &open {
+            table.received.entry(*key).or_insert(now);
+        }
         let late = |key: &Key| {
             let last = table.received.get(key).copied().map_or(since, |last| last.max(since));
             now.duration_since(last) > self.0.ttl && !table.judged.contains(key)

@@ -108,6 +108,9 @@ impl Table {
     }
 
     fn renew(&mut self, request: &v1::AcquireShardsRequest, view: &View, until: Instant) -> Vec<u32> {
+        // It asks again only after it has read the last answer: what it does not name it does not have.
+        let named: BTreeSet<u32> = request.held.iter().map(|held| held.shard).collect();
+        self.until.retain(|shard, (owner, _)| *owner != request.owner || named.contains(&u32::from(*shard)));
         let state = view.read();
         let mut lost = Vec::new();
         for held in &request.held {
@@ -129,12 +132,53 @@ impl Table {
     /// Shards to give to `owner` now, and shards of it that others should have.
     fn balance(&self, owner: u64, shards: u16, now: Instant) -> (Vec<u16>, Vec<u32>) {
         let share = usize::from(shards).div_ceil(self.owners.len().max(1));
-        let held: BTreeSet<u16> =
-            self.until.iter().filter(|(_, (who, _))| *who == owner).map(|(shard, _)| *shard).collect();
+        let alive = |(_, (who, until)): &(&u16, &(u64, Instant))| *who == owner && *until > now;
+        let held: BTreeSet<u16> = self.until.iter().filter(alive).map(|(shard, _)| *shard).collect();
         let free = |shard: &u16| self.until.get(shard).is_none_or(|(_, until)| *until <= now);
         let wanted = (0..shards).filter(free).take(share.saturating_sub(held.len())).collect();
         let too_many = held.len().saturating_sub(share);
         let wanted_back = held.iter().rev().take(too_many).map(|shard| u32::from(*shard)).collect();
         (wanted, wanted_back)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(5);
+
+    fn table(owners: &[u64], now: Instant) -> Table {
+        Table { owners: owners.iter().map(|owner| (*owner, now)).collect(), ..Table::default() }
+    }
+
+    #[test]
+    fn a_lease_that_is_over_is_no_part_of_the_share() {
+        let now = Instant::now();
+        let mut table = table(&[1, 2], now);
+        table.until.extend((0..4).map(|shard| (shard, (1, now))));
+        table.until.extend((4..8).map(|shard| (shard, (2, now + LEASE))));
+        assert_eq!(table.balance(1, 8, now), (vec![0, 1, 2, 3], vec![]));
+        assert_eq!(table.balance(2, 8, now), (vec![], vec![]), "it has its share");
+        table.owners.remove(&1);
+        assert_eq!(table.balance(2, 8, now), (vec![0, 1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn what_an_owner_does_not_name_it_does_not_have() {
+        let now = Instant::now();
+        let (view, mut table) = (View::new(8), table(&[1, 2], now));
+        table.until.extend((0..8).map(|shard| (shard, (1, now + LEASE))));
+        let nothing_held = v1::AcquireShardsRequest { owner: 1, ..Default::default() };
+        assert!(table.renew(&nothing_held, &view, now + LEASE).is_empty());
+        assert_eq!(table.balance(2, 8, now), (vec![0, 1, 2, 3], vec![]), "nothing is held back for it");
+    }
+
+    #[test]
+    fn an_owner_with_more_than_its_share_is_asked_for_the_rest() {
+        let now = Instant::now();
+        let mut table = table(&[1, 2], now);
+        table.until.extend((0..8).map(|shard| (shard, (1, now + LEASE))));
+        assert_eq!(table.balance(1, 8, now), (vec![], vec![7, 6, 5, 4]));
     }
 }

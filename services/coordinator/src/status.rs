@@ -20,6 +20,7 @@ pub(crate) fn not_leader(leader: Option<(u64, String)>) -> Status {
 pub(crate) fn no_verdict(why: NoVerdict) -> Status {
     match why {
         NoVerdict::NotLeader(leader) => not_leader(leader),
+        NoVerdict::Malformed(why) => Status::invalid_argument(why),
         NoVerdict::Unknown(why) => Status::new(Code::DeadlineExceeded, why),
     }
 }
@@ -29,6 +30,10 @@ pub(crate) fn read(error: ReadError) -> Status {
         ReadError::NotLeader { leader } => not_leader(leader),
         ReadError::NoQuorum => Status::unavailable("no quorum"),
     }
+}
+
+pub(crate) fn malformed(error: nova_wire::WireError) -> Status {
+    Status::invalid_argument(error.to_string())
 }
 
 pub(crate) fn membership(error: MembershipError) -> Status {
@@ -47,8 +52,4 @@ pub(crate) fn proposed(error: ProposeError) -> Status {
         ProposeError::OutcomeUnknown { why } => Status::deadline_exceeded(why),
         ProposeError::Stopped { why } => Status::unavailable(why),
     }
-}
-
-pub(crate) fn malformed(error: nova_wire::WireError) -> Status {
-    Status::invalid_argument(error.to_string())
 }

@@ -13,6 +13,8 @@ use crate::machine::View;
 
 /// Messages and offers of one shard in one response.
 const AT_ONCE: usize = 256;
+/// Bytes of one response, about: what many shards have must not grow over what a receiver takes.
+const RESPONSE_BYTES: u64 = 1 << 20;
 
 struct Subscribed {
     shard: ShardId,
@@ -62,28 +64,57 @@ pub(crate) async fn run(
     }
 }
 
+/// What is new, as far as one response has room. Shards take turns in being the first.
 fn look(view: &View, shards: &mut Vec<Subscribed>) -> Vec<Found> {
     let state = view.read();
     let mut all = Vec::new();
+    let mut room = RESPONSE_BYTES;
+    if !shards.is_empty() {
+        shards.rotate_left(1);
+    }
     shards.retain_mut(|it| {
-        let current = state.shard(it.shard);
-        let Some(current) = current.filter(|current| current.epoch.0 == it.epoch) else {
+        let Some(current) = state.shard(it.shard) else { return false };
+        if current.epoch.0 > it.epoch {
             all.push(Found { shard: it.shard, superseded: true, messages: Vec::new(), offers: Vec::new() });
             return false;
-        };
-        let new_messages = current.outbox.last() > it.sent;
-        let new_offers = current.offers.last_key_value().is_some_and(|(token, _)| *token > it.offered);
-        if !new_messages && !new_offers {
+        }
+        // A member that is behind does not know of the grant yet.
+        if current.epoch.0 < it.epoch || room == 0 {
             return true;
         }
-        let messages: Vec<_> = state.outbox(it.shard, it.sent, AT_ONCE).cloned().collect();
-        let offers = if new_offers { state.offers(it.shard, it.offered, AT_ONCE) } else { Vec::new() };
+        let messages: Vec<_> = if current.outbox.last() > it.sent {
+            let new = state.outbox(it.shard, it.sent, AT_ONCE);
+            fitting(&mut room, new.cloned(), |message| message.body.bytes())
+        } else {
+            Vec::new()
+        };
+        let offers = if current.offers.last_key_value().is_some_and(|(token, _)| *token > it.offered) {
+            fitting(&mut room, state.offers(it.shard, it.offered, AT_ONCE), Offer::bytes)
+        } else {
+            Vec::new()
+        };
+        if messages.is_empty() && offers.is_empty() {
+            return true;
+        }
         it.sent = messages.last().map_or(it.sent, |last| last.seq);
         it.offered = offers.last().map_or(it.offered, |last| last.token);
         all.push(Found { shard: it.shard, superseded: false, messages, offers });
         true
     });
     all
+}
+
+/// Takes items while there is room; the one that fills it is the last.
+fn fitting<T>(room: &mut u64, items: impl IntoIterator<Item = T>, bytes: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut taken = Vec::new();
+    for item in items {
+        if *room == 0 {
+            break;
+        }
+        *room = room.saturating_sub(bytes(&item));
+        taken.push(item);
+    }
+    taken
 }
 
 fn to_wire(found: Found) -> v1::ShardOutput {
@@ -108,5 +139,26 @@ fn address(body: &MessageBody, shard: u32) -> (v1::TopicKind, u32) {
         MessageBody::Revoke { inbox, .. } | MessageBody::StaleToken { inbox, .. } => (v1::TopicKind::Tasks, *inbox),
         MessageBody::Reply { to, .. } => (v1::TopicKind::Replies, to.inbox),
         MessageBody::Events(_) => (v1::TopicKind::Events, shard),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_ends_with_the_item_that_fills_it() {
+        let mut room = 100;
+        assert_eq!(fitting(&mut room, [60, 60, 60], |bytes| *bytes), [60, 60]);
+        assert_eq!(fitting(&mut room, [1], |bytes| *bytes), [0; 0]);
+    }
+
+    #[test]
+    fn a_member_that_is_behind_takes_no_shard_away() {
+        let view = View::new(1);
+        let ahead = Subscribed { shard: ShardId(0), epoch: 7, sent: Seq(0), offered: Token(0) };
+        let mut shards = vec![ahead];
+        assert!(look(&view, &mut shards).is_empty());
+        assert_eq!(shards.len(), 1, "it waits for the grant");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nova_replication::Group;
 use nova_wire::v1;
 
-use crate::clock::wall_ms;
+use crate::clock::SharedClock;
 use crate::machine::{EngineMachine, View};
 use crate::proposer::Proposer;
 
@@ -15,12 +15,12 @@ const AT_MOST: Duration = Duration::from_millis(500);
 /// Ticks are not closer than this; other entries let time pass too.
 const AT_LEAST: Duration = Duration::from_millis(1);
 
-pub(crate) async fn run(group: Group<EngineMachine>, view: Arc<View>, proposer: Proposer) {
+pub(crate) async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: SharedClock, proposer: Proposer) {
     let mut changes = view.changes();
     let status = group.status();
     loop {
         let due = view.read().next_due();
-        let now = wall_ms();
+        let now = clock.now_ms();
         let wait = due.map_or(AT_MOST, |due| Duration::from_millis(due.0.saturating_sub(now)).min(AT_MOST));
         if !wait.is_zero() {
             tokio::select! {

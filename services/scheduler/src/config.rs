@@ -1,6 +1,7 @@
 //! What can be set.
 
 use nova_service_kit::bus::BusSettings;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a scheduler.
@@ -15,6 +16,8 @@ pub struct Config {
     pub coordinators: Vec<String>,
     /// Where metrics and health are served: `host:port`.
     pub observe: String,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -24,6 +27,7 @@ impl Default for Config {
             bus: BusSettings::default(),
             coordinators: vec!["http://127.0.0.1:7710".into()],
             observe: "127.0.0.1:7721".into(),
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -40,6 +44,7 @@ impl Config {
             problems.push("coordinators: at least one address".into());
         }
         problems.extend(self.bus.problems());
+        problems.extend(self.trace.problems());
         problems
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use nova_client::{Coordinators, Repeat};
 use nova_model::{Compiled, ErrorView, Evaluated, ExecutionView, NodeState, NodeView, Offered, Phase};
 use nova_program::{BodyIx, NodeIx, VarIx};
+use nova_telemetry::trace::{self, Context, Side, Span, keys};
 use nova_wire::v1;
 use tokio::sync::mpsc;
 
@@ -112,6 +113,33 @@ async fn fetch(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSen
 }
 
 fn evaluate(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
+    let span = Context::carried(offer.trace.as_ref()).and_then(|parent| span(compiled, offer, parent));
+    let local = outcome(compiled, offer);
+    if let (Some(mut span), Some(v1::local::Outcome::Failed(failure))) = (span, &local.outcome) {
+        span.fail(failure.code.clone());
+    }
+    local
+}
+
+fn span(compiled: &Compiled, offer: &v1::Offer, parent: Context) -> Option<Span> {
+    let mut span = Span::begin(trace::names::EVALUATE, Side::Internal, parent)?;
+    span.set(keys::EXECUTION, trace::execution_id(&offer.execution));
+    span.set(keys::NAMESPACE, offer.namespace.clone());
+    span.set(keys::WORKFLOW, offer.workflow.clone());
+    let (phase, node) = match offer.subject? {
+        v1::offer::Subject::Prepare(node) => ("prepare", Some(node)),
+        v1::offer::Subject::Finish(node) => ("finish", Some(node)),
+        v1::offer::Subject::Fallback(node) => ("fallback", Some(node)),
+        v1::offer::Subject::ScopeOutput(_) => ("scope_output", None),
+    };
+    span.set(keys::PHASE, phase);
+    if let Some(node) = node.and_then(|ix| compiled.program.nodes.get(ix as usize)) {
+        span.set(keys::NODE, node.id.to_string());
+    }
+    Some(span)
+}
+
+fn outcome(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
     use v1::local::Outcome;
     let execution: String = offer.execution.iter().map(|byte| format!("{byte:02x}")).collect();
     let nodes: Vec<NodeView<'_>> = offer.nodes.iter().map(node_view).collect();

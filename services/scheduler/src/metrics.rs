@@ -20,5 +20,9 @@ pub(crate) const EVALUATIONS: &str = "nova_scheduler_evaluations_total";
 pub(crate) const DROPPED: &str = "nova_scheduler_records_dropped_total";
 /// Times that positions were asked anew.
 pub(crate) const RECOVERIES: &str = "nova_scheduler_recoveries_total";
+/// Evaluating the offers that came together, in seconds.
+pub(crate) const EVALUATE_SECONDS: &str = "nova_scheduler_evaluate_seconds";
+/// Records of commands on the bus that are not proposed yet, over all shards owned.
+pub(crate) const LAG: &str = "nova_scheduler_commands_lag_records";
 /// Age of the oldest record that is read and not proposed, in seconds.
 pub(crate) const OLDEST: &str = "nova_scheduler_oldest_record_seconds";

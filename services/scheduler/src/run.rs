@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge, histogram};
 use nova_bus::{Batch, ReadError, Reader, SharedBus, Topic};
 use nova_client::{ClientError, Coordinators, Repeat};
+use nova_telemetry::trace::{self, Span};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -33,6 +34,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// An election takes its time: only what lasts longer is worth a word.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// A proposal on its way.
+struct Sent {
+    shard: u32,
+    epoch: u64,
+    at: Instant,
+    /// Of the executions in it that are traced.
+    spans: Vec<Span>,
+}
+
 /// A scheduler.
 pub struct Scheduler {
     bus: SharedBus,
@@ -40,8 +50,8 @@ pub struct Scheduler {
     cluster: ClusterId,
     owner: u64,
     shards: BTreeMap<u32, Shard>,
-    /// Proposals on their way: shard, epoch, when they were sent.
-    sent: BTreeMap<u64, (u32, u64, Instant)>,
+    /// Proposals on their way.
+    sent: BTreeMap<u64, Sent>,
     next_request: u64,
     /// Shards that may have something to propose.
     ready: BTreeSet<u32>,
@@ -166,6 +176,7 @@ impl Scheduler {
     /// Renews what it has, takes what it is given; true when the set of shards changed.
     async fn renew(&mut self, reader: &mut dyn Reader) -> Result<bool, String> {
         let mut held = Vec::with_capacity(self.shards.len());
+        let mut lag = 0;
         for (number, shard) in &self.shards {
             let end = match tokio::time::timeout(PATIENCE, self.bus.offsets(&Topic::Commands, *number)).await {
                 Ok(Ok(range)) => range.end,
@@ -173,8 +184,10 @@ impl Scheduler {
                 Ok(Err(_)) | Err(_) => continue,
             };
             let read_offset = shard.next_proposed();
+            lag += end.saturating_sub(read_offset);
             held.push(v1::HeldShard { shard: *number, epoch: shard.epoch, read_offset, end_offset: end });
         }
+        gauge!(names::LAG).set(lag as f64);
         let give_back = std::mem::take(&mut self.give_back);
         let request =
             v1::AcquireShardsRequest { owner: self.owner, address: String::new(), held, give_back, leaving: false };
@@ -299,7 +312,10 @@ impl Scheduler {
                 histogram!(names::BATCH).record(proposal.records.len() as f64);
                 let request = self.next_request;
                 self.next_request += 1;
-                self.sent.insert(request, (*number, shard.epoch, Instant::now()));
+                let bodies = proposal.records.iter().map(|record| &record.commands);
+                let spans = trace::of_commands(trace::names::PROPOSE, bodies);
+                let sent = Sent { shard: *number, epoch: shard.epoch, at: Instant::now(), spans };
+                self.sent.insert(request, sent);
                 // There was room, and nobody else sends.
                 let sent = link.try_send(v1::ProposeRequest { request, proposal: Some(proposal) });
                 if !sent {
@@ -316,7 +332,8 @@ impl Scheduler {
     fn answered(&mut self, answer: v1::ProposeResponse) -> bool {
         use v1::propose_response::Result as Answer;
         use v1::refusal::Kind;
-        let Some((number, epoch, at)) = self.sent.remove(&answer.request) else { return false };
+        let Some(sent) = self.sent.remove(&answer.request) else { return false };
+        let Sent { shard: number, epoch, at, mut spans } = sent;
         histogram!(names::PROPOSE_SECONDS).record(at.elapsed().as_secs_f64());
         let Some(shard) = self.shards.get_mut(&number).filter(|shard| shard.epoch == epoch) else { return false };
         shard.in_flight = shard.in_flight.saturating_sub(1);
@@ -326,12 +343,14 @@ impl Scheduler {
             Some(Answer::Verdict(v1::Verdict { kind: Some(v1::verdict::Kind::Refused(refusal)) })) => Some(refusal),
             Some(Answer::Retry(retry)) => {
                 tracing::warn!(shard = number, why = retry.why, "a proposal has no verdict");
+                spans.iter_mut().for_each(|span| span.fail("no verdict"));
                 shard.phase = Phase::Recovering;
                 None
             }
             _ => None,
         };
         if let Some(refusal) = refusal {
+            spans.iter_mut().for_each(|span| span.fail(refusal.kind().as_str_name()));
             match refusal.kind() {
                 Kind::StaleEpoch => {
                     tracing::info!(shard = number, current = refusal.number, "another scheduler owns the shard");
@@ -355,6 +374,8 @@ impl Scheduler {
     }
 
     fn output(&mut self, response: v1::SubscribeResponse) {
+        let begun = Instant::now();
+        let mut evaluations = 0;
         for output in response.shards {
             let Some(shard) = self.shards.get_mut(&output.shard) else { continue };
             if output.superseded {
@@ -370,10 +391,14 @@ impl Scheduler {
                     shard.offered = offer.token;
                     let evaluation = self.evaluator.take(shard.number, shard.epoch, offer);
                     shard.locals.extend(evaluation.map(|it| it.local));
-                    counter!(names::EVALUATIONS).increment(1);
+                    evaluations += 1;
                 }
             }
             self.ready.insert(output.shard);
+        }
+        if evaluations > 0 {
+            counter!(names::EVALUATIONS).increment(evaluations);
+            histogram!(names::EVALUATE_SECONDS).record(begun.elapsed().as_secs_f64());
         }
     }
 

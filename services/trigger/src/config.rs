@@ -1,6 +1,7 @@
 //! What can be set.
 
 use nova_service_kit::bus::BusSettings;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a trigger service.
@@ -23,6 +24,10 @@ pub struct Config {
     pub max_read_lag: u64,
     /// Where metrics and health are served: `host:port`.
     pub observe: String,
+    /// Share of started executions that are traced, 0.0 to 1.0.
+    pub trace_ratio: f64,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -35,6 +40,8 @@ impl Default for Config {
             max_open_per_shard: 800_000,
             max_read_lag: 100_000,
             observe: "127.0.0.1:7741".into(),
+            trace_ratio: 0.0,
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -54,7 +61,9 @@ impl Config {
         check((1..=100_000).contains(&self.window), "window: must be 1 to 100000");
         check((1..=1_000_000).contains(&self.max_open_per_shard), "max_open_per_shard: must be 1 to 1000000");
         check(self.max_read_lag > 0, "max_read_lag: must be above 0");
+        check((0.0..=1.0).contains(&self.trace_ratio), "trace_ratio: must be 0.0 to 1.0");
         problems.extend(self.bus.problems());
+        problems.extend(self.trace.problems());
         problems
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use nova_bus::SharedBus;
+use nova_client::load::Load;
 use nova_client::{ClientError, Coordinators, Repeat};
 use nova_trigger_rules::TriggerSpec;
 use nova_wire::v1;
@@ -13,7 +14,6 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::clock::SharedClock;
-use crate::load::Load;
 use crate::metrics as names;
 use crate::submit::{Outlet, Submitter};
 use crate::workflows::{Missing, Target, Workflows};

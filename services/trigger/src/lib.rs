@@ -17,7 +17,6 @@ mod config;
 mod context;
 mod cron;
 mod kafka;
-mod load;
 mod metrics;
 mod partition;
 mod run;

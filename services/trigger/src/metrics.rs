@@ -22,5 +22,7 @@ pub(crate) const ERRORS: &str = "nova_trigger_errors_total";
 pub(crate) const HALTED: &str = "nova_trigger_partitions_halted";
 /// Records that were gone before they were read.
 pub(crate) const LOST: &str = "nova_trigger_records_lost_total";
+/// From submitting to the acknowledgement of the bus, in seconds, of the first submission of each record.
+pub(crate) const ACKNOWLEDGE_SECONDS: &str = "nova_trigger_acknowledge_seconds";
 /// Submissions that the bus has not acknowledged, in bytes.
 pub(crate) const WAITING: &str = "nova_trigger_submissions_waiting_bytes";

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use nova_bus::SharedBus;
+use nova_client::load::{self, Marks};
 use nova_client::{Coordinators, Repeat};
 use nova_trigger_rules::{Kind, TriggerSpec};
 use nova_wire::{ClusterId, v1};
@@ -20,8 +21,10 @@ use crate::context::{Context, Entry};
 use crate::metrics as names;
 use crate::submit::Submitter;
 use crate::workflows::Workflows;
-use crate::{cron, kafka, load};
+use crate::{cron, kafka};
 
+/// Three quarters of the outbox above which a shard takes no more (rule 35).
+const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
 /// Longest wait of the coordinator for a newer catalogue.
 const CATALOGUE_WAIT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -102,9 +105,15 @@ impl Trigger {
         };
         let (sender, catalogue) = watch::channel(Catalogue::default());
         let following = follow(self.coordinators.clone(), sender);
-        let (load, looking) = load::watch(self.coordinators.clone(), &self.config);
+        let marks = Marks {
+            open_executions: self.config.max_open_per_shard,
+            read_lag: self.config.max_read_lag,
+            outbox_bytes: OUTBOX_BYTES,
+        };
+        let (load, looking) = load::watch(self.coordinators.clone(), marks);
         let cluster = ClusterId::of_name(&self.config.cluster);
-        let submitter = Submitter::new(Arc::clone(&self.bus), cluster, shards, leaving.clone());
+        let submitter =
+            Submitter::new(Arc::clone(&self.bus), cluster, shards, self.config.trace_ratio, leaving.clone());
         let workflows = Workflows::new(self.coordinators.clone(), catalogue.clone());
         let context = Arc::new(Context::new(
             Arc::clone(&self.bus),

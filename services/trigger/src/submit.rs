@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use metrics::counter;
+use metrics::{counter, histogram};
 use nova_bus::lane::{Acknowledge, Item, Lane, Seal};
 use nova_bus::{AppendError, MAX_RECORD_BYTES, SharedBus, Topic};
+use nova_engine::ids::ExecutionId;
+use nova_telemetry::trace::{self, Side, Span, keys};
 use nova_trigger_rules::{Source, execution_id, shard_of};
 use nova_wire::{ClusterId, execution_bytes, v1};
 use parking_lot::Mutex;
@@ -39,7 +41,10 @@ pub(crate) type Acknowledged = watch::Sender<Option<u64>>;
 struct Submission {
     command: Bytes,
     number: u64,
+    since: Instant,
     acknowledged: Acknowledged,
+    /// Ends when it is acknowledged; none when its execution is not traced.
+    _span: Option<Span>,
 }
 
 impl Item for Submission {
@@ -84,13 +89,20 @@ pub(crate) struct Submitter {
     shards: u16,
     lanes: Mutex<BTreeMap<u32, Lane<Submission>>>,
     waiting: Arc<AtomicU64>,
+    trace_ratio: f64,
     stop: CancellationToken,
 }
 
 impl Submitter {
     /// Submissions are given up when `stop` is cancelled; others will make them again.
-    pub(crate) fn new(bus: SharedBus, cluster: ClusterId, shards: u16, stop: CancellationToken) -> Self {
-        Self { bus, cluster, shards, lanes: Mutex::default(), waiting: Arc::default(), stop }
+    pub(crate) fn new(
+        bus: SharedBus,
+        cluster: ClusterId,
+        shards: u16,
+        trace_ratio: f64,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { bus, cluster, shards, lanes: Mutex::default(), waiting: Arc::default(), trace_ratio, stop }
     }
 
     pub(crate) fn outlet(
@@ -153,6 +165,8 @@ impl Submitter {
     ) {
         let shard = shard_of(&outlet.namespace, &outlet.source, self.shards);
         let execution = execution_id(shard, &outlet.namespace, &outlet.source, number, at_ms);
+        // A mark begins nothing.
+        let span = if version > 0 { self.span(outlet, execution) } else { None };
         let source = v1::Source { source: outlet.source.name().to_owned(), number };
         let submit = v1::Submit {
             execution: execution_bytes(execution),
@@ -164,12 +178,31 @@ impl Submitter {
             content_hash,
             dedupe: Some(v1::submit::Dedupe::Source(source)),
             started_by: format!("trigger:{}", outlet.trigger),
+            trace: span.as_ref().map(|span| span.context().into()),
             ..Default::default()
         };
         let command = v1::Command { kind: Some(v1::command::Kind::Submit(submit)) }.encode_to_vec().into();
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(outlet.shard).or_insert_with(|| self.lane(outlet.shard));
-        lane.push(Submission { command, number, acknowledged: outlet.acknowledged.clone() });
+        let since = Instant::now();
+        lane.push(Submission { command, number, since, acknowledged: outlet.acknowledged.clone(), _span: span });
+    }
+
+    /// A share of executions is traced. Which ones is told by their ids, since several services may submit the same.
+    fn span(&self, outlet: &Outlet, execution: ExecutionId) -> Option<Span> {
+        if self.trace_ratio <= 0.0 || !trace::enabled() {
+            return None;
+        }
+        let bytes = execution_bytes(execution);
+        let random = bytes.last_chunk::<4>().map(|it| u32::from_be_bytes(*it))?;
+        if f64::from(random) >= self.trace_ratio * 2_f64.powi(32) {
+            return None;
+        }
+        let mut span = Span::root(trace::names::FIRE, Side::Internal)?;
+        span.set(keys::EXECUTION, trace::execution_id(&bytes));
+        span.set(keys::NAMESPACE, outlet.namespace.to_string());
+        span.set(keys::WORKFLOW, outlet.workflow.to_string());
+        Some(span)
     }
 
     fn lane(&self, shard: u32) -> Lane<Submission> {
@@ -183,6 +216,9 @@ impl Submitter {
             nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())
         });
         let acknowledge: Acknowledge<Submission> = Arc::new(|submissions: Vec<Submission>, _| {
+            if let Some(first) = submissions.first() {
+                histogram!(names::ACKNOWLEDGE_SECONDS).record(first.since.elapsed().as_secs_f64());
+            }
             for submission in submissions {
                 let highest = Some(submission.number);
                 submission.acknowledged.send_if_modified(|known| {

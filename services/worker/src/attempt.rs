@@ -8,13 +8,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use metrics::{counter, histogram};
 use nova_execution::{Executor, Failure, Task};
+use nova_telemetry::trace::{self, Context, Side, Span, keys};
 use nova_wire::v1;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
-use crate::metrics as names;
+use crate::metrics::Attempts;
 use crate::validity::Validity;
 
 /// Largest output of an attempt, in bytes: what the replicated state takes inline.
@@ -46,11 +46,16 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// Without an executor its kind is not carried here.
-    pub(crate) async fn run(self, executor: Option<Arc<dyn Executor>>) -> Finished {
+    pub(crate) async fn run(self, executor: Option<(Arc<dyn Executor>, Attempts)>) -> Finished {
         let (token, shard) = (self.lease.token, shard_of(&self.lease));
+        // What the attempt does hangs on its span; when this process sends none, on what its execution hangs on.
+        let parent = Context::carried(self.assignment.trace.as_ref());
+        let span = parent.and_then(|parent| span(&self.assignment, &self.lease, parent));
+        let trace = span.as_ref().map(Span::context).or(parent);
         let kind = match executor {
-            Some(executor) => self.carry_out(&*executor).await,
+            Some((executor, measured)) => self.carry_out(&*executor, &measured, span, trace).await,
             None => {
+                fail(span, "task.kind");
                 let reason = format!("kind '{}' is not carried here", self.assignment.kind);
                 v1::command::Kind::Declined(v1::Declined { lease: Some(self.lease), reason })
             }
@@ -58,36 +63,67 @@ impl Attempt {
         Finished { token, shard, kind }
     }
 
-    async fn carry_out(self, executor: &dyn Executor) -> v1::command::Kind {
+    async fn carry_out(
+        self,
+        executor: &dyn Executor,
+        measured: &Attempts,
+        span: Option<Span>,
+        trace: Option<Context>,
+    ) -> v1::command::Kind {
         // The clock is looked at before every outside effect (rule 24).
         if !self.validity.is_alive() || self.stop.is_cancelled() {
+            fail(span, "stopped");
+            measured.stopped.increment(1);
             return stopped(self.lease);
         }
-        let task = task(&self.assignment, &self.lease);
+        let task = task(&self.assignment, &self.lease, trace);
         self.ledger.write("begin", &self.assignment, &self.lease);
         let begun = Instant::now();
         let result = watched(executor.run(&task, &self.stop), &self.stop, &self.validity).await;
         self.ledger.write("end", &self.assignment, &self.lease);
-        let kind = task.kind.to_string();
-        histogram!(names::ATTEMPT_SECONDS, "kind" => kind.clone()).record(begun.elapsed().as_secs_f64());
-        let Some(result) = result else {
-            counter!(names::ATTEMPTS, "kind" => kind, "outcome" => "stopped").increment(1);
-            return stopped(self.lease);
-        };
+        measured.seconds.record(begun.elapsed().as_secs_f64());
         let outcome = match result {
-            Ok(output) if output.len() > MAX_OUTPUT_BYTES => {
+            None => {
+                fail(span, "stopped");
+                measured.stopped.increment(1);
+                return stopped(self.lease);
+            }
+            Some(Ok(output)) if output.len() > MAX_OUTPUT_BYTES => {
                 let why = format!("the output has {} bytes; at most {MAX_OUTPUT_BYTES} are kept", output.len());
                 Err(Failure::permanent("limit.payload", why))
             }
-            other => other,
+            Some(other) => other,
         };
-        let word = if outcome.is_ok() { "completed" } else { "failed" };
-        counter!(names::ATTEMPTS, "kind" => kind, "outcome" => word).increment(1);
-        result_command(self.lease, outcome)
+        match &outcome {
+            Ok(_) => measured.completed.increment(1),
+            Err(_) if self.stop.is_cancelled() => measured.stopped.increment(1),
+            Err(_) => measured.failed.increment(1),
+        }
+        if let Err(failure) = &outcome {
+            fail(span, &failure.code);
+        }
+        result_command(self.lease, outcome, trace)
     }
 }
 
-fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
+fn span(assignment: &v1::Assignment, lease: &v1::LeaseRef, parent: Context) -> Option<Span> {
+    let mut span = Span::begin(trace::names::ATTEMPT, Side::Consumer, parent)?;
+    span.set(keys::EXECUTION, trace::execution_id(&lease.execution));
+    span.set(keys::NAMESPACE, assignment.namespace.clone());
+    span.set(keys::NODE, assignment.node_id.clone());
+    span.set(keys::ATTEMPT, i64::from(assignment.attempt));
+    span.set(keys::KIND, assignment.kind.clone());
+    Some(span)
+}
+
+/// Ends a span with the code of a failure.
+fn fail(span: Option<Span>, code: &str) {
+    if let Some(mut span) = span {
+        span.fail(code.to_owned());
+    }
+}
+
+fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef, trace: Option<Context>) -> Task {
     let execution: String = lease.execution.iter().map(|byte| format!("{byte:02x}")).collect();
     let node = &assignment.node_id;
     let key = format!("{execution}/{}/{node}/{}", assignment.scope, assignment.visit);
@@ -95,11 +131,6 @@ fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
         Some(v1::payload::Kind::Inline(bytes)) => bytes.clone(),
         _ => bytes::Bytes::from_static(b"null"),
     };
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let traceparent = assignment
-        .trace
-        .as_ref()
-        .map(|trace| format!("00-{}-{}-{:02x}", hex(&trace.trace_id), hex(&trace.span_id), trace.flags));
     Task {
         kind: assignment.kind.as_str().into(),
         namespace: assignment.namespace.as_str().into(),
@@ -109,7 +140,7 @@ fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef) -> Task {
         attempt: assignment.attempt,
         with,
         timeout: assignment.attempt_timeout_ms.map(Duration::from_millis),
-        traceparent,
+        traceparent: trace.map(|it| it.traceparent()),
     }
 }
 
@@ -146,13 +177,21 @@ pub(crate) fn stopped(lease: v1::LeaseRef) -> v1::command::Kind {
     v1::command::Kind::Stopped(v1::Stopped { lease: Some(lease) })
 }
 
-fn result_command(lease: v1::LeaseRef, outcome: Result<bytes::Bytes, Failure>) -> v1::command::Kind {
+fn result_command(
+    lease: v1::LeaseRef,
+    outcome: Result<bytes::Bytes, Failure>,
+    trace: Option<Context>,
+) -> v1::command::Kind {
     use v1::task_result::Outcome;
     let outcome = match outcome {
         Ok(output) => Outcome::Completed(v1::Payload { kind: Some(v1::payload::Kind::Inline(output)) }),
         Err(failure) => Outcome::Failed(fitting(failure)),
     };
-    v1::command::Kind::Result(v1::TaskResult { lease: Some(lease), outcome: Some(outcome) })
+    v1::command::Kind::Result(v1::TaskResult {
+        lease: Some(lease),
+        outcome: Some(outcome),
+        trace: trace.map(Into::into),
+    })
 }
 
 /// A failure that fits into the record of a result, whatever its executor made of it. A detail that is too large is left out,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nova_service_kit::bus::BusSettings;
+use nova_telemetry::TraceSettings;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a worker.
@@ -36,6 +37,8 @@ pub struct Config {
     pub ledger: Option<PathBuf>,
     /// Where metrics and health are served: `host:port`.
     pub observe: String,
+    /// Where spans go.
+    pub trace: TraceSettings,
 }
 
 impl Default for Config {
@@ -54,6 +57,7 @@ impl Default for Config {
             http_timeout_ms: 30_000,
             ledger: None,
             observe: "127.0.0.1:7731".into(),
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -75,6 +79,7 @@ impl Config {
         check((1..=100_000).contains(&self.slots), "slots: must be 1 to 100000");
         check(self.http_timeout_ms > 0, "http_timeout_ms: must be above 0");
         problems.extend(self.bus.problems());
+        problems.extend(self.trace.problems());
         problems
     }
 }

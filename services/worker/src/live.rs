@@ -1,7 +1,8 @@
 //! A session that is open: reads its inbox, runs attempts, until it ends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use crate::metrics as names;
 use crate::renewal::{self, Session};
 use crate::results::Results;
 use crate::running::{Running, STOP_LIMIT};
-use crate::session::{Next, RunError, Worker};
+use crate::session::{MEASURE_EVERY, Next, RunError, Worker};
 use crate::validity::Validity;
 
 /// A session that is open.
@@ -24,6 +25,8 @@ pub(crate) struct Live<'a> {
     pub session: Session,
     pub results: Arc<Results>,
     pub inbox: Inbox,
+    /// The next offset of the inbox.
+    pub read: Arc<AtomicU64>,
     pub validity: Arc<Validity>,
 }
 
@@ -45,9 +48,12 @@ impl Live<'_> {
         let (finished, mut done) = mpsc::channel(1_024);
         let mut running = Running::new(finished);
         let mut drain = None;
+        let mut measure_at = Instant::now();
         let next = loop {
-            gauge!(names::RUNNING).set(running.len() as f64);
-            gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(std::sync::atomic::Ordering::Relaxed) as f64);
+            if Instant::now() >= measure_at {
+                self.measure(&running);
+                measure_at = Instant::now() + MEASURE_EVERY;
+            }
             tokio::select! {
                 biased;
                 ended = &mut renewing => {
@@ -75,6 +81,7 @@ impl Live<'_> {
                 records = feed.next() => match records {
                     Ok(records) => {
                         for record in &records {
+                            self.read.store(record.offset + 1, Ordering::Relaxed);
                             let (shard, highest, incoming) = self.inbox.read(record);
                             for message in incoming {
                                 self.take(message, &mut running);
@@ -113,15 +120,23 @@ impl Live<'_> {
         Ok(if stop.is_cancelled() { Next::Stop } else { next })
     }
 
+    fn measure(&self, running: &Running) {
+        gauge!(names::SLOTS).set(f64::from(self.worker.config.slots));
+        gauge!(names::RUNNING).set(running.len() as f64);
+        gauge!(names::OLDEST).set(running.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        gauge!(names::RESULTS_WAITING).set(self.results.waiting.load(Ordering::Relaxed) as f64);
+    }
+
     fn take(&self, message: Incoming, running: &mut Running) {
         match message {
             Incoming::Assign(_, lease) if running.contains(lease.token) => {}
             Incoming::Assign(assignment, lease) => {
                 self.results.holding.lock().tokens.insert(lease.token, shard_of(&lease));
                 let executor = self.worker.registry.get(&assignment.kind).cloned();
+                let measured = self.worker.attempts.get(&*assignment.kind).cloned();
                 let stop = self.validity.over().child_token();
                 let (validity, ledger) = (Arc::clone(&self.validity), self.worker.ledger.clone());
-                running.begin(Attempt { assignment, lease, stop, validity, ledger }, executor);
+                running.begin(Attempt { assignment, lease, stop, validity, ledger }, executor.zip(measured));
             }
             Incoming::Revoke(lease) => {
                 // When it has ended its result is on its way or was lost: what counts is that nothing runs.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Finished, stopped};
+use crate::metrics::Attempts;
 
 /// From telling an attempt to stop to its end: it is dropped after [`crate::attempt::GRACE`], and the rest is for a machine
 /// that is busy. One that still runs then holds a thread, and only the end of the process ends it.
@@ -27,6 +28,7 @@ struct Told {
     stop: CancellationToken,
     /// What it comes to does not matter.
     revoked: bool,
+    since: Instant,
 }
 
 impl Running {
@@ -38,6 +40,10 @@ impl Running {
         self.attempts.len()
     }
 
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.attempts.values().map(|it| it.since).min()
+    }
+
     pub(crate) fn first(&self) -> Option<u64> {
         self.attempts.keys().next().copied()
     }
@@ -46,8 +52,9 @@ impl Running {
         self.attempts.contains_key(&token)
     }
 
-    pub(crate) fn begin(&mut self, attempt: Attempt, executor: Option<Arc<dyn Executor>>) {
-        let told = Told { lease: attempt.lease.clone(), stop: attempt.stop.clone(), revoked: false };
+    pub(crate) fn begin(&mut self, attempt: Attempt, executor: Option<(Arc<dyn Executor>, Attempts)>) {
+        let told =
+            Told { lease: attempt.lease.clone(), stop: attempt.stop.clone(), revoked: false, since: Instant::now() };
         self.attempts.insert(attempt.lease.token, told);
         let finished = self.finished.clone();
         tokio::spawn(async move { finished.send(attempt.run(executor).await).await });

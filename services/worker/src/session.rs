@@ -1,7 +1,8 @@
 //! One session after the other, until the worker is told to stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -19,7 +20,7 @@ use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::memory;
-use crate::metrics as names;
+use crate::metrics::{self as names, Attempts};
 use crate::name::Name;
 use crate::renewal::Renewal;
 use crate::results::Results;
@@ -27,6 +28,8 @@ use crate::validity::Validity;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+/// How often gauges are set.
+pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,7 @@ pub struct Worker {
     bus: SharedBus,
     pub(crate) coordinators: Coordinators,
     pub(crate) registry: Registry,
+    pub(crate) attempts: BTreeMap<&'static str, Attempts>,
     cluster: ClusterId,
     pub(crate) ledger: Ledger,
     pub(crate) boot: u64,
@@ -91,6 +95,7 @@ impl Worker {
         let lock = DirLock::take(&config.data)?;
         Ok(Self {
             coordinators: Coordinators::new(config.coordinators.clone()),
+            attempts: Attempts::of(registry.kinds()),
             registry,
             cluster: ClusterId::of_name(&config.cluster),
             ledger: Ledger::open(config.ledger.as_deref())?,
@@ -157,9 +162,14 @@ impl Worker {
             last: AtomicU64::new(0),
         };
         let renewing = tokio::spawn(renewal.keep());
-        let live = Live { worker: self, session, results, inbox, validity };
+        let read = Arc::new(AtomicU64::new(from));
+        let lag = lag(Arc::clone(&self.bus), session.inbox, Arc::clone(&read));
+        tokio::spawn(validity.over().clone().run_until_cancelled_owned(lag));
+        let live = Live { worker: self, session, results, inbox, read, validity };
         let next = live.run(&mut feed, renewing, stop).await?;
-        gauge!(names::RUNNING).set(0.0);
+        for gauge in [names::RUNNING, names::OLDEST, names::RESULTS_WAITING, names::LAG] {
+            gauge!(gauge).set(0.0);
+        }
         Ok(next)
     }
 
@@ -171,5 +181,15 @@ impl Worker {
             ends.push(self.bus.offsets(&Topic::Tasks, partition).await?.end);
         }
         Ok(ends)
+    }
+}
+
+/// Looks every second how far the inbox is read.
+async fn lag(bus: SharedBus, inbox: u32, read: Arc<AtomicU64>) {
+    loop {
+        if let Ok(range) = bus.offsets(&Topic::Tasks, inbox).await {
+            gauge!(names::LAG).set(range.end.saturating_sub(read.load(Ordering::Relaxed)) as f64);
+        }
+        tokio::time::sleep(MEASURE_EVERY).await;
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of the bus in memory.
 #![allow(clippy::unwrap_used)]
 
+mod lane;
+
 use std::sync::Arc;
 
 use nova_bus::{MemoryBus, contract};

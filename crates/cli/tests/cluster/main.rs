@@ -2,8 +2,11 @@
 //!
 //! `NOVA_FAULTS_EXECUTIONS` says how many executions run, `NOVA_FAULTS_SEED` which processes die, `NOVA_BIN` which
 //! binary is tried.
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 mod events;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,6 +20,9 @@ async fn requests_that_are_wrong_are_refused_with_a_code() {
         .await;
     let deep = format!("{{\"workflow\":\"noop\",\"input\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
     let large = format!("{{\"workflow\":\"noop\",\"input\":\"{}\"}}", "x".repeat(20_000));
+    let long_label = json!({ "workflow": "noop", "labels": { "a": "x".repeat(300) } }).to_string();
+    let labels: Value = (0..40).map(|n| (format!("l{n}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
+    let many_labels = json!({ "workflow": "noop", "labels": labels }).to_string();
     let long_key = "k".repeat(300);
     let cases: Vec<(&str, Vec<(&str, &str)>, Vec<u8>, u16, &str)> = vec![
         ("/executions", vec![], b"{".to_vec(), 400, "bad_request"),
@@ -37,10 +40,27 @@ async fn requests_that_are_wrong_are_refused_with_a_code() {
             vec![("nova-namespace", "nowhere")],
             br#"{"workflow":"noop"}"#.to_vec(),
             404,
-            "workflow.unknown",
+            "namespace.unknown",
         ),
         ("/executions", vec![("idempotency-key", &long_key)], br#"{"workflow":"noop"}"#.to_vec(), 400, "bad_request"),
         ("/executions", vec![("prefer", "wait=soon")], br#"{"workflow":"noop"}"#.to_vec(), 400, "bad_request"),
+        ("/executions", vec![], long_label.into_bytes(), 422, "invalid"),
+        ("/executions", vec![], many_labels.into_bytes(), 422, "invalid"),
+        ("/triggers", vec![], b"{".to_vec(), 422, "trigger.invalid"),
+        (
+            "/triggers",
+            vec![],
+            br#"{"id":"t","workflow":"noop","type":"cron","schedule":"* * *"}"#.to_vec(),
+            422,
+            "trigger.invalid",
+        ),
+        (
+            "/triggers",
+            vec![],
+            br#"{"id":"t","workflow":"none","type":"cron","schedule":"* * * * *"}"#.to_vec(),
+            404,
+            "workflow.unknown",
+        ),
         ("/workflows", vec![], b"{ a: 1".to_vec(), 422, "document.invalid"),
         ("/workflows", vec![("nova-namespace", "nowhere")], NOOP.into(), 404, "namespace.unknown"),
         ("/executions/xyz/cancel", vec![], vec![], 400, "bad_request"),

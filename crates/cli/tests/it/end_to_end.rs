@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::rig::{Dev, NOOP, answer, root};
 
 /// The services that `examples/order.yaml` asks: stock fails twice per order.
-async fn shop() -> String {
+pub fn shop() -> Router {
     type Asked = Arc<Mutex<HashMap<String, u32>>>;
     let stock = |State(asked): State<Asked>, Path(id): Path<String>| async move {
         let mut asked = asked.lock().unwrap();
@@ -23,13 +23,17 @@ async fn shop() -> String {
     };
     let lines = json!([{ "sku": "tea", "quantity": 2 }, { "sku": "cup", "quantity": 3 }]);
     let order = json!({ "customerId": "c-1", "lines": lines });
-    let app = Router::new()
+    Router::new()
         .route("/orders/{id}", get(move || async move { Json(order) }))
         .route("/customers/{id}", get(|| async { Json(json!({ "name": "Ada" })) }))
         .route("/prices", get(|| async { Json(json!({ "tea": 10, "cup": 30.5 })) }))
         .route("/stock/{id}", get(stock))
         .route("/results", post(|Json(body): Json<Value>| async { (StatusCode::CREATED, Json(body)) }))
-        .with_state(Asked::default());
+        .with_state(Asked::default())
+}
+
+/// Serves it on a free port, and says where.
+pub async fn serve(app: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -38,7 +42,7 @@ async fn shop() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_example_fetches_retries_branches_merges_and_posts() {
-    let (dev, shop) = (Dev::start(), shop().await);
+    let (dev, shop) = (Dev::start(), serve(shop()).await);
     let document = std::fs::read_to_string(root().join("examples/order.yaml")).unwrap();
     dev.apply(&document).await;
     let done = dev.run("order", json!({ "baseUrl": shop, "orderId": "A-1" })).await;
@@ -141,4 +145,64 @@ async fn a_cancel_stops_the_worker_and_a_watch_follows_to_the_end() {
     let again = dev.http.post(dev.path(&format!("/executions/{id}/cancel"))).send().await.unwrap();
     let (status, problem) = answer(again).await;
     assert_eq!((status, &problem["code"]), (409, &json!("execution.ended")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_is_found_at_once() {
+    let dev = Dev::start();
+    dev.apply(NOOP).await;
+    for _ in 0..50 {
+        let (status, body) = dev.submit(&json!({ "workflow": "noop" }), &[("prefer", "respond-async")]).await;
+        assert_eq!(status, 202, "{body:#}");
+        let (status, body) = dev.get(&format!("/executions/{}", body["id"].as_str().unwrap())).await;
+        assert_eq!(status, 200, "{body:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_starts_executions_until_it_is_removed() {
+    let dev = Dev::start();
+    dev.apply(NOOP).await;
+    let trigger = json!({ "id": "each-second", "workflow": "noop", "type": "cron", "schedule": "* * * * * *" });
+    let stored = dev.http.post(dev.path("/triggers")).json(&trigger).send().await.unwrap();
+    let (status, body) = answer(stored).await;
+    assert_eq!((status, &body["timezone"]), (201, &json!("UTC")), "{body:#}");
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        let (_, list) = dev.get("/executions?workflow=noop&state=COMPLETED").await;
+        let ended = list["executions"].as_array().unwrap().clone();
+        if ended.len() >= 2 {
+            break ended;
+        }
+        assert!(begun.elapsed() < crate::rig::SOON, "{list:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let (_, first) = dev.get(&format!("/executions/{}", ended[0]["id"].as_str().unwrap())).await;
+    assert_eq!(first["input"]["trigger"], "each-second", "{first:#}");
+    let listed = dev.nova(&["trigger", "list", "--output", "json"]);
+    assert!(crate::rig::text(&listed.stdout).contains("each-second"), "{listed:?}");
+    let removed = dev.nova(&["trigger", "delete", "each-second", "--yes"]);
+    assert!(removed.status.success(), "{removed:?}");
+    let (_, list) = dev.get("/triggers").await;
+    assert_eq!(list["triggers"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_in_pages_without_a_gap() {
+    let dev = Dev::start();
+    let nodes: Vec<_> = (0..700).map(|n| json!({ "id": format!("n{n}"), "type": "task", "kind": "noop" })).collect();
+    let document = json!({ "apiVersion": "nova/v1", "kind": "Workflow", "metadata": { "name": "wide" },
+        "spec": { "nodes": nodes } });
+    dev.apply(&document.to_string()).await;
+    let done = dev.run("wide", json!({})).await;
+    assert_eq!(done["state"], "COMPLETED", "{done:#}");
+    let id = done["id"].as_str().unwrap();
+    let (_, first) = dev.get(&format!("/executions/{id}/events")).await;
+    assert!(first["next"].as_u64().is_some(), "they are more than a page");
+    let all = dev.nova(&["get", "events", id, "--output", "json"]);
+    let all: Value = serde_json::from_slice(&all.stdout).unwrap();
+    let all = all["events"].as_array().unwrap();
+    let numbers: Vec<_> = all.iter().map(|event| event["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>());
+    assert_eq!(all[all.len() - 1]["type"], "ended");
 }

@@ -3,7 +3,10 @@
 
 mod bad_input;
 mod cli;
+mod docs;
 mod end_to_end;
+mod metrics;
 mod restart;
 mod rig;
 mod sync;
+mod trace;

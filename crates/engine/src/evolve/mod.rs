@@ -7,8 +7,6 @@ mod node;
 mod outbox;
 mod worker;
 
-pub(crate) use outbox::size_of_body;
-
 use std::sync::Arc;
 
 use crate::event::Event;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::ids::{ExecutionId, Seq, ShardId};
-use crate::output::{Answer, ExecutionEvent, ExecutionEvents, Message, MessageBody, Outcome, Rejection};
-use crate::payload::Payload;
+use crate::output::{ExecutionEvent, ExecutionEvents, Message, MessageBody, Rejection};
 use crate::state::State;
+
+/// Payload of the events in one message. What a record of the bus may hold is four times as much, so that what
+/// is not counted here, labels and names, finds room.
+const MESSAGE_BYTES: u64 = 256 << 10;
 
 impl State {
     /// Puts a message into the outbox of a shard and gives its number.
@@ -13,7 +16,7 @@ impl State {
         let at = self.now;
         let Some(shard) = self.shard_mut(shard) else { return Seq(0) };
         let seq = Seq(shard.outbox.last().0 + 1);
-        shard.outbox.bytes += size_of_body(&body);
+        shard.outbox.bytes += body.bytes();
         shard.outbox.messages.push_back(Arc::new(Message { seq, at, body }));
         seq
     }
@@ -23,7 +26,7 @@ impl State {
         let outbox = &mut shard.outbox;
         while outbox.acked < seq {
             let Some(message) = outbox.messages.pop_front() else { break };
-            outbox.bytes = outbox.bytes.saturating_sub(size_of_body(&message.body));
+            outbox.bytes = outbox.bytes.saturating_sub(message.body.bytes());
             outbox.acked = message.seq;
         }
     }
@@ -53,38 +56,34 @@ impl State {
 
     /// Makes messages of what was published.
     pub(crate) fn flush(&mut self) {
-        for events in std::mem::take(&mut self.pending) {
+        for mut events in std::mem::take(&mut self.pending) {
+            while let Some(rest) = cut(&mut events) {
+                let first = std::mem::replace(&mut events, rest);
+                self.post(first.execution.shard(), MessageBody::Events(first));
+            }
             self.post(events.execution.shard(), MessageBody::Events(events));
         }
     }
 }
 
-/// About how much a message weighs, in bytes. Must give the same for the same message, whenever asked.
-pub(crate) fn size_of_body(body: &MessageBody) -> u64 {
-    let payload = match body {
-        MessageBody::Assign(assignment) => size_of_payload(&assignment.with),
-        MessageBody::Reply { answer: Answer::Finished { outcome: Outcome::Completed(output), .. }, .. } => {
-            size_of_payload(output)
-        }
-        MessageBody::Events(events) => events
-            .events
-            .iter()
-            .map(|event| match event {
-                ExecutionEvent::Accepted { input, .. } => 64 + size_of_payload(input),
-                ExecutionEvent::NodeCompleted { output, .. } => 32 + size_of_payload(output),
-                ExecutionEvent::VarSet { value, .. } => 16 + size_of_payload(value),
-                ExecutionEvent::Ended(Outcome::Completed(output)) => 8 + size_of_payload(output),
-                _ => 32,
-            })
-            .sum(),
-        _ => 0,
-    };
-    64 + payload
-}
-
-fn size_of_payload(payload: &Payload) -> u64 {
-    match payload {
-        Payload::Inline(bytes) => bytes.len() as u64,
-        Payload::Stored { .. } => 96,
+/// Takes off what is more than one message may hold, if there is more.
+fn cut(events: &mut ExecutionEvents) -> Option<ExecutionEvents> {
+    let mut bytes = 0;
+    let over = events.events.iter().position(|event| {
+        bytes += event.bytes();
+        bytes > MESSAGE_BYTES
+    });
+    // One event alone is never too large: payloads are small or stored elsewhere.
+    let at = over?.max(1);
+    if at == events.events.len() {
+        return None;
     }
+    let rest = events.events.split_off(at);
+    let first_number = events.first_number + at as u64;
+    Some(ExecutionEvents {
+        execution: events.execution,
+        namespace: events.namespace.clone(),
+        first_number,
+        events: rest,
+    })
 }

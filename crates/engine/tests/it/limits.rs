@@ -194,3 +194,35 @@ fn a_registration_that_frees_many_slots_is_cut_too() {
     }
     assert_eq!(all, 5_000, "the next entries do the rest");
 }
+
+#[test]
+fn events_of_one_execution_that_are_too_many_bytes_for_a_record_make_several_messages() {
+    let mut text = String::from("graph\n");
+    for n in 0..100 {
+        text.push_str(&format!("  t{n} think\n"));
+    }
+    let mut rig = Rig::new(program(&text));
+    let id = rig.submit();
+    rig.news();
+    let large = json(&format!("\"{}\"", "x".repeat(16_000)));
+    let done = |offer: &nova_engine::output::Offer| nova_engine::input::Local {
+        execution: offer.execution,
+        token: offer.token,
+        outcome: LocalOutcome::Done { output: large.clone(), cases: 0, sets: vec![] },
+    };
+    let locals = rig.offers().iter().map(done).collect();
+    rig.locals(locals);
+    settle(&mut rig);
+    let mut next = None;
+    let mut messages = 0;
+    for message in rig.news() {
+        let MessageBody::Events(events) = &message.body else { continue };
+        assert_eq!(events.execution, id);
+        assert!(next.is_none_or(|next| next == events.first_number), "the events have no gap");
+        next = Some(events.first_number + events.events.len() as u64);
+        let bytes = message.body.bytes();
+        assert!(bytes < 300 << 10, "{bytes}");
+        messages += 1;
+    }
+    assert_eq!(messages, 7, "100 × 16 KB in parts of 256 KiB");
+}

@@ -248,6 +248,7 @@ impl Log {
 }
 
 fn write_loop(shared: &Shared, mut store: Box<dyn LogStore>) {
+    let seconds = metrics::histogram!(crate::metrics::SYNC_SECONDS);
     loop {
         let (changes, done) = {
             let mut queue = shared.queue.lock();
@@ -262,7 +263,9 @@ fn write_loop(shared: &Shared, mut store: Box<dyn LogStore>) {
         let begun = Instant::now();
         let result = store.commit(&changes);
         shared.syncs.fetch_add(1, Ordering::Relaxed);
-        shared.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let took = begun.elapsed();
+        shared.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        seconds.record(took.as_secs_f64());
         if result.is_ok() {
             let mut memory = shared.memory.lock();
             for change in &changes {

@@ -3,6 +3,7 @@
 // A panic in a test is the report.
 #![allow(clippy::unwrap_used)]
 
+mod docs;
 mod record;
 mod schedule;
 mod source;

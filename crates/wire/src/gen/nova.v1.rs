@@ -195,6 +195,9 @@ pub struct Cancel {
 pub struct TaskResult {
     #[prost(message, optional, tag = "1")]
     pub lease: ::core::option::Option<LeaseRef>,
+    /// of the attempt, when it is traced; the engine does not look at it
+    #[prost(message, optional, tag = "4")]
+    pub trace: ::core::option::Option<TraceContext>,
     #[prost(oneof = "task_result::Outcome", tags = "2, 3")]
     pub outcome: ::core::option::Option<task_result::Outcome>,
 }
@@ -1054,6 +1057,9 @@ pub struct LogEntry {
     pub now_ms: u64,
     #[prost(message, repeated, tag = "3")]
     pub bodies: ::prost::alloc::vec::Vec<EntryBody>,
+    /// of the cluster: fixed when it is made
+    #[prost(uint32, tag = "4")]
+    pub shards: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EntryBody {
@@ -1843,6 +1849,8 @@ pub struct GetWorkflowResponse {
     pub info: ::core::option::Option<WorkflowInfo>,
     #[prost(bytes = "bytes", tag = "2")]
     pub document: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "3")]
+    pub unknown_namespace: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkflowInfo {
@@ -1958,13 +1966,8 @@ pub struct ShardView {
     pub open_executions: u64,
     #[prost(uint64, tag = "4")]
     pub outbox_bytes: u64,
-    #[prost(uint64, tag = "5")]
-    pub queued: u64,
-    /// age
-    #[prost(uint64, tag = "6")]
-    pub oldest_queued_ms: u64,
     /// end offset − read offset as the owner last said
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "5")]
     pub read_lag: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! The wire from outside.
 
+mod checked;
 mod generated;
 mod snapshot;
 

@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use nova_bus::{AppendError, Topic};
 use nova_client::Repeat;
 use nova_engine::ids::ExecutionId;
-use nova_history::{ExecutionRow, Filter};
+use nova_engine::limits;
+use nova_history::{EventRow, ExecutionRow, Filter};
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,10 +23,14 @@ use crate::replies::Answer;
 use crate::state::{App, Id, Namespace, PATIENCE, Prefer, Shared};
 use crate::view::{self, ExecutionBody, hex};
 
-/// Entries of the history in one page.
-const PAGE: u32 = 1_000;
+/// Entries of the history that are read at once.
+const PAGE: u32 = 500;
+/// Events after which a page ends.
+const EVENTS: usize = 1_000;
 /// Longest wait for the history to hold what has ended.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Pause between two looks at what nobody tells of.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Executions, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,8 +52,25 @@ pub struct EventList {
     /// In order.
     #[schema(value_type = Vec<Object>)]
     pub events: Vec<Value>,
+    /// There may be more: ask again with this as `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
     /// How old the answer may be, in milliseconds.
     pub age_ms: u64,
+}
+
+/// How an execution ended, or that it has not.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ResultBody {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// RUNNING, COMPLETED, FAILED, CANCELLED.
+    pub state: String,
+    /// Output, once completed.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Box<serde_json::value::RawValue>>,
+    /// Why it failed or was cancelled.
+    pub error: Option<view::ErrorBody>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,16 +115,27 @@ enum Known {
     Ended(Box<ExecutionRow>),
 }
 
-/// Rule 33: the state, then the history up to where the state was read, and only then *not found*.
+/// Rule 33: the commands that are on their way, the state, the history up to where the state was read, and only then
+/// *not found*.
 async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, Problem> {
     let bytes = id.0.to_be_bytes();
     if id.shard().0 >= app.submitter.shards() {
         return Err(Problem::not_found("execution"));
     }
-    if let Some(row) = app.history.execution(namespace, &bytes).await?.filter(|row| row.ended_at_ms.is_some()) {
+    let ended_row = async || {
+        let row = app.history.execution(namespace, &bytes).await;
+        row.map(|row| row.filter(|row| row.ended_at_ms.is_some()))
+    };
+    if let Some(row) = ended_row().await? {
         return Ok(Known::Ended(Box::new(row)));
     }
-    let answer = live(app, id).await?;
+    let mut answer = live(app, id).await?;
+    if answer.execution.is_none() {
+        // Its submission may be on the bus and not be decided yet.
+        let deciding = decided(app, id, answer);
+        let late = || Problem::unavailable("commands wait to be decided; try again");
+        answer = tokio::time::timeout(CATCH_UP, deciding).await.map_err(|_| late())??;
+    }
     if let Some(open) = answer.execution {
         return if open.namespace == namespace {
             Ok(Known::Open(Box::new(open)))
@@ -126,15 +159,16 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
             if acked >= position.outbox_last {
                 break;
             }
-            if let Some(row) = app.history.execution(namespace, &bytes).await? {
+            // What is there may be older than the end.
+            if let Some(row) = ended_row().await? {
                 return Ok(Some(row));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK).await;
         }
         let end = app.bus.offsets(&Topic::Events, shard).await;
         let end = end.map_err(|error| Problem::unavailable(error.to_string()))?.end;
         app.ingester.reached(shard, end).await;
-        app.history.execution(namespace, &bytes).await.map_err(Problem::from)
+        ended_row().await.map_err(Problem::from)
     };
     match tokio::time::timeout(CATCH_UP, waiting).await {
         Ok(Ok(Some(row))) => Ok(Known::Ended(Box::new(row))),
@@ -142,6 +176,21 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
         Ok(Err(problem)) => Err(problem),
         Err(_) => Err(Problem::unavailable("the history has not caught up; try again")),
     }
+}
+
+/// Looks until the execution is open, or all commands that are on the bus by now are decided.
+async fn decided(
+    app: &Shared,
+    id: ExecutionId,
+    mut answer: v1::GetExecutionResponse,
+) -> Result<v1::GetExecutionResponse, Problem> {
+    let end = app.bus.offsets(&Topic::Commands, u32::from(id.shard().0)).await;
+    let end = end.map_err(|error| Problem::unavailable(error.to_string()))?.end;
+    while answer.execution.is_none() && answer.position.as_ref().is_none_or(|position| position.next_offset < end) {
+        tokio::time::sleep(LOOK).await;
+        answer = live(app, id).await?;
+    }
+    Ok(answer)
 }
 
 /// Waits for the end of an execution; none when it does not come in time.
@@ -251,17 +300,26 @@ pub(crate) async fn events(
         Known::Ended(row) => (row.workflow, row.version),
     };
     let version = app.workflows.get(&namespace, &workflow, Some(version)).await?;
-    let rows = app.history.events(&id.0.to_be_bytes(), 0, PAGE).await?;
     let mut renderer = Renderer::new(&version.compiled.program);
     let after = query.after.unwrap_or(0);
-    let events = rows.iter().flat_map(|row| renderer.entry(row, after)).collect();
-    Ok(Json(EventList { events, age_ms: age_ms(&app) }))
+    let (mut events, mut read) = (Vec::new(), 0);
+    // From the beginning: events name scopes, and what a scope is stands where it was entered.
+    while events.len() < EVENTS {
+        let rows = app.history.events(&id.0.to_be_bytes(), read, PAGE).await?;
+        let last = |row: &EventRow| row.happened.first_number + row.happened.events.len() as u64 - 1;
+        let new: Vec<_> = rows.iter().filter(|row| last(row) > read).collect();
+        let Some(end) = new.last().map(|row| last(row)) else { break };
+        events.extend(new.into_iter().flat_map(|row| renderer.entry(row, after)));
+        read = end;
+    }
+    let next = if events.len() < EVENTS { None } else { Some(read) };
+    Ok(Json(EventList { events, next, age_ms: age_ms(&app) }))
 }
 
 /// The result of an execution; 202 while it runs. `Prefer: wait=N` waits for it.
 #[utoipa::path(get, path = "/api/v1/executions/{id}/result", tag = "executions",
     params(("id" = String, Path), ("Prefer" = Option<String>, Header)),
-    responses((status = 200, body = super::submit::SubmittedBody), (status = 202, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = ResultBody), (status = 202, body = ResultBody), (status = 404, body = Problem)))]
 pub(crate) async fn result(
     State(app): State<App>,
     Namespace(namespace): Namespace,
@@ -273,11 +331,10 @@ pub(crate) async fn result(
     match ended(&app, &namespace, id, wait).await? {
         Some(outcome) => {
             let (state, output, error) = view::outcome(&outcome);
-            let body = serde_json::json!({ "id": id.to_string(), "state": state, "output": output, "error": error });
-            Ok(Json(body).into_response())
+            Ok(Json(ResultBody { id: id.to_string(), state: state.into(), output, error }).into_response())
         }
         None => {
-            let body = serde_json::json!({ "id": id.to_string(), "state": "RUNNING" });
+            let body = ResultBody { id: id.to_string(), state: "RUNNING".into(), output: None, error: None };
             Ok((StatusCode::ACCEPTED, [(header::RETRY_AFTER, "1")], Json(body)).into_response())
         }
     }
@@ -298,6 +355,9 @@ pub(crate) async fn cancel(
     } else {
         serde_json::from_slice(&body).map_err(|error| Problem::bad_request(format!("body: {error}")))?
     };
+    if body.reason.len() > limits::MAX_TEXT {
+        return Err(Problem::too_long("reason", body.reason.len()));
+    }
     if let Known::Ended(_) = find(&app, &namespace, id).await? {
         let title = "the execution has ended";
         return Err(Problem::new(StatusCode::CONFLICT, "execution.ended", title).execution(id.to_string()));

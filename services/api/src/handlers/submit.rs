@@ -10,18 +10,18 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{FuturesOrdered, StreamExt};
-use metrics::{counter, gauge, histogram};
 use nova_bus::AppendError;
 use nova_engine::ids::{ExecutionId, ShardId};
+use nova_engine::limits;
 use nova_wire::v1;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::metrics as names;
 use crate::problem::Problem;
 use crate::replies::{Answer, Expected};
 use crate::state::{App, Namespace, Prefer, Shared};
+use crate::trace::Traced;
 use crate::view::{ErrorBody, outcome};
 use crate::workflows::Version;
 
@@ -114,7 +114,7 @@ pub(crate) async fn submit(
         let key = key.to_str().map_err(|_| Problem::bad_request("header Idempotency-Key is not ASCII"))?;
         request.idempotency_key = Some(key.trim_matches('"').to_owned());
     }
-    let body = one(&app, &namespace, request, prefer, trace(&headers, app.config.trace_ratio)).await?;
+    let body = one(&app, &namespace, request, prefer, Traced::new(&headers, app.config.trace_ratio)).await?;
     let status = match body.state.as_str() {
         "RECEIVED" => StatusCode::ACCEPTED,
         "RUNNING" if prefer.wait.is_some() => StatusCode::ACCEPTED,
@@ -151,7 +151,7 @@ pub(crate) async fn batch(
     let mut running = FuturesOrdered::new();
     for (line, text) in lines {
         let (app, namespace) = (&app, &namespace);
-        let trace = trace(&headers, app.config.trace_ratio);
+        let trace = Traced::new(&headers, app.config.trace_ratio);
         running.push_back(async move {
             let result = match serde_json::from_str(text) {
                 Ok(request) => one(app, namespace, request, prefer, trace).await,
@@ -177,15 +177,36 @@ async fn one(
     namespace: &str,
     request: SubmitBody,
     prefer: Prefer,
+    traced: Option<Traced>,
+) -> Result<SubmittedBody, Problem> {
+    let Some(traced) = traced else { return start(app, namespace, request, prefer, None).await };
+    let workflow = request.workflow.clone();
+    let result = start(app, namespace, request, prefer, Some(traced.context())).await;
+    traced.end(namespace, workflow, &result);
+    result
+}
+
+async fn start(
+    app: &Shared,
+    namespace: &str,
+    request: SubmitBody,
+    prefer: Prefer,
     trace: Option<v1::TraceContext>,
 ) -> Result<SubmittedBody, Problem> {
     let begun = Instant::now();
     let mut prepared = prepare(app, namespace, request, trace).await?;
-    let Some(ticket) = app.submitter.admit(prepared.shard) else {
+    if let Some(why) = app.cannot_commit() {
+        counter!(names::SUBMISSIONS, "outcome" => "unavailable").increment(1);
+        return Err(Problem::unavailable(why));
+    }
+    if app.load.is_busy(u32::from(prepared.shard)) {
         counter!(names::SUBMISSIONS, "outcome" => "too_busy").increment(1);
+        return Err(Problem::too_busy("the shard has as much to do as it may", 2));
+    }
+    let Some(ticket) = app.submitter.admit(prepared.shard) else {
+        app.submissions.too_busy.increment(1);
         return Err(Problem::too_busy("too many submissions wait for their answer", 1));
     };
-    gauge!(names::UNANSWERED).set(app.submitter.unanswered() as f64);
     let mut expected = app.replies.expect();
     if !prefer.respond_async {
         prepared.command.reply_to = Some(expected.reply_to());
@@ -212,19 +233,19 @@ async fn one(
         error: None,
     };
     if let Err(problem) = outcome {
-        counter!(names::SUBMISSIONS, "outcome" => "not_sent").increment(1);
+        app.submissions.not_sent.increment(1);
         return Err(problem);
     }
     if prefer.respond_async {
-        counter!(names::SUBMISSIONS, "outcome" => "received").increment(1);
+        app.submissions.received.increment(1);
         return Ok(body);
     }
     let answer = expected.next(patience.saturating_sub(begun.elapsed())).await;
     drop(ticket);
-    histogram!(names::SUBMIT_SECONDS).record(begun.elapsed().as_secs_f64());
+    app.submissions.seconds.record(begun.elapsed().as_secs_f64());
     match answer {
         Some(Answer::Accepted(accepted)) => {
-            counter!(names::SUBMISSIONS, "outcome" => "accepted").increment(1);
+            app.submissions.accepted.increment(1);
             let body = SubmittedBody {
                 id: crate::view::hex(&accepted.execution),
                 version: accepted.version,
@@ -241,11 +262,11 @@ async fn one(
             }
         }
         Some(Answer::Rejected(rejected)) => {
-            counter!(names::SUBMISSIONS, "outcome" => "rejected").increment(1);
+            app.submissions.rejected.increment(1);
             Err(Problem::rejected(&id, &rejected.why.unwrap_or_default()))
         }
         Some(Answer::Finished(_) | Answer::Cancelling(_)) | None => {
-            counter!(names::SUBMISSIONS, "outcome" => "unknown").increment(1);
+            app.submissions.unknown.increment(1);
             Err(Problem::outcome_unknown("no verdict came in time; ask for the execution by its id").execution(id))
         }
     }
@@ -304,6 +325,19 @@ async fn prepare(
         }
         key => key,
     };
+    if request.labels.len() > limits::MAX_LABELS {
+        let title = "a value is out of its limits";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title).detail(format!(
+            "labels: {}; at most {}",
+            request.labels.len(),
+            limits::MAX_LABELS
+        )));
+    }
+    if let Some(long) =
+        request.labels.iter().flat_map(|(name, value)| [name, value]).find(|it| it.len() > limits::MAX_TEXT)
+    {
+        return Err(Problem::too_long("labels", long.len()));
+    }
     let shard = match &key {
         Some(key) => nova_wire::shard_of(namespace, key, app.submitter.shards()).0,
         None => app.submitter.any(),
@@ -329,24 +363,4 @@ async fn prepare(
         trace,
     };
     Ok(Prepared { version, id, shard, command })
-}
-
-/// The trace of a request that has a sampled one, or a new one for a share of those that have none.
-fn trace(headers: &HeaderMap, ratio: f64) -> Option<v1::TraceContext> {
-    let bytes = |text: &str, length: usize| -> Option<Vec<u8>> {
-        let whole = text.len() == length * 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        whole.then(|| (0..length).filter_map(|n| u8::from_str_radix(&text[n * 2..n * 2 + 2], 16).ok()).collect())
-    };
-    if let Some(parent) = headers.get("traceparent").and_then(|value| value.to_str().ok()) {
-        let mut parts = parent.split('-').skip(1);
-        let (trace_id, span_id) = (bytes(parts.next()?, 16)?, bytes(parts.next()?, 8)?);
-        let flags = u32::from(*bytes(parts.next()?, 1)?.first()?);
-        let context = v1::TraceContext { trace_id: trace_id.into(), span_id: span_id.into(), flags };
-        return (flags & 1 == 1).then_some(context);
-    }
-    if ratio <= 0.0 || rand::random::<f64>() >= ratio {
-        return None;
-    }
-    let (trace_id, span_id): ([u8; 16], [u8; 8]) = (rand::random(), rand::random());
-    Some(v1::TraceContext { trace_id: trace_id.to_vec().into(), span_id: span_id.to_vec().into(), flags: 1 })
 }

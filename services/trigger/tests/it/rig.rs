@@ -144,10 +144,8 @@ impl World {
     }
 
     pub fn config(&self) -> Config {
-        let mut config = Config::default();
-        config.cluster = CLUSTER.into();
-        config.coordinators = vec![self.address.clone()];
-        config
+        let coordinators = vec![self.address.clone()];
+        Config { cluster: CLUSTER.into(), coordinators, ..Config::default() }
     }
 
     pub fn start(&self) -> Service {
@@ -503,7 +501,7 @@ impl Coordinator for Fake {
             created_at_ms: 0,
         });
         let document = found.map(|(_, document)| document).unwrap_or_default();
-        Ok(Response::new(v1::GetWorkflowResponse { info, document }))
+        Ok(Response::new(v1::GetWorkflowResponse { info, document, unknown_namespace: false }))
     }
 
     async fn get_catalogue(&self, request: Request<v1::GetCatalogueRequest>) -> Answer<v1::GetCatalogueResponse> {

@@ -91,8 +91,8 @@ mod tests {
         let marks = Marks { open_executions: 10, read_lag: 20, outbox_bytes: 30 };
         let quiet = v1::ShardView { open_executions: 9, read_lag: 19, outbox_bytes: 29, ..v1::ShardView::default() };
         assert!(!marks.are_reached(&quiet));
-        assert!(marks.are_reached(&v1::ShardView { open_executions: 10, ..quiet.clone() }));
-        assert!(marks.are_reached(&v1::ShardView { read_lag: 20, ..quiet.clone() }));
+        assert!(marks.are_reached(&v1::ShardView { open_executions: 10, ..quiet }));
+        assert!(marks.are_reached(&v1::ShardView { read_lag: 20, ..quiet }));
         assert!(marks.are_reached(&v1::ShardView { outbox_bytes: 30, ..quiet }));
     }
 

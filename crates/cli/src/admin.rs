@@ -60,7 +60,7 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
         Admin::AddMember { at, id, address } => {
             let member = v1::Member { id, address };
             let asking = client(&at);
-            let asking = asking.call(MEMBERSHIP, Repeat::Harmless, |mut leader| {
+            let asking = asking.call_slow(MEMBERSHIP, Repeat::Harmless, |mut leader| {
                 let member = member.clone();
                 async move { leader.add_member(member).await }
             });
@@ -70,14 +70,14 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
             confirm(&format!("Remove member {id}? Its number can never be used again."), yes)?;
             let request = v1::RemoveMemberRequest { id };
             let asking = client(&at);
-            let asking =
-                asking.call(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
+            let asking = asking
+                .call_slow(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
             members(&asking.await.map_err(failed)?.members, format)
         }
         Admin::Shards(at) => shards(&at, format).await,
         Admin::Snapshot(at) => {
             let asking = client(&at);
-            let asking = asking.call(MEMBERSHIP, Repeat::Harmless, |mut leader| async move {
+            let asking = asking.call_slow(MEMBERSHIP, Repeat::Harmless, |mut leader| async move {
                 leader.take_snapshot(v1::TakeSnapshotRequest {}).await
             });
             println!("snapshot at log entry {}", asking.await.map_err(failed)?.applied);
@@ -162,7 +162,7 @@ async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed>
 async fn shards(at: &args::Coordinators, format: Format) -> Result<(), Failed> {
     let asking = client(at);
     let asking = asking
-        .call(PATIENCE, Repeat::Harmless, |mut leader| async move { leader.get_shards(v1::GetShardsRequest {}).await });
+        .call(PATIENCE, Repeat::Read, |mut leader| async move { leader.get_shards(v1::GetShardsRequest {}).await });
     let row = |view: v1::ShardView| {
         let position = view.position.unwrap_or_default();
         json!({

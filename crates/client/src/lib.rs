@@ -9,10 +9,11 @@ pub mod load;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nova_wire::v1::coordinator_client::CoordinatorClient;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -24,6 +25,9 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Pause between two tries when nobody leads.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest wait for one member before the others are asked: about what an election takes.
+const TRY: Duration = Duration::from_secs(1);
 
 /// A client of one member.
 pub type Member = CoordinatorClient<Channel>;
@@ -48,7 +52,9 @@ pub enum ClientError {
 /// Whether a request may be sent again when nobody knows if it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
-    /// It changes nothing, or the same thing twice.
+    /// It changes nothing, so it does not matter whether it was taken.
+    Read,
+    /// It changes the same thing twice.
     Harmless,
     /// Once at most.
     Never,
@@ -123,7 +129,8 @@ impl Coordinators {
         self.0.state.lock().leader = Some(address);
     }
 
-    /// Sends a request to the leader, wherever it is, within `limit`.
+    /// Sends a request to the leader, wherever it is, within `limit`. A member that is silent for a second is left, and the
+    /// others are asked, when the request may be repeated.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -132,24 +139,55 @@ impl Coordinators {
         F: Fn(Member) -> R,
         R: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        // Leaving a member early gains nothing when no other may be asked.
+        let each = if repeat == Repeat::Never { limit } else { TRY };
+        self.tries(limit, each, repeat, request).await
+    }
+
+    /// As [`Coordinators::call`], for a request that takes its time to be answered: a member may be silent all along.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn call_slow<T, F, R>(&self, limit: Duration, repeat: Repeat, request: F) -> Result<T, ClientError>
+    where
+        F: Fn(Member) -> R,
+        R: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        self.tries(limit, limit, repeat, request).await
+    }
+
+    async fn tries<T, F, R>(
+        &self,
+        limit: Duration,
+        each: Duration,
+        repeat: Repeat,
+        request: F,
+    ) -> Result<T, ClientError>
+    where
+        F: Fn(Member) -> R,
+        R: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let end = Instant::now() + limit;
         let mut last = String::from("no time");
+        // Whether a member may have taken it without our knowing, and it changes something.
+        let mut doubtful = false;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(ClientError::Unavailable { last });
+                return Err(if doubtful {
+                    ClientError::OutcomeUnknown(last)
+                } else {
+                    ClientError::Unavailable { last }
+                });
             }
             let (address, member) = self.candidate().map_err(|last| ClientError::Unavailable { last })?;
-            let status = match tokio::time::timeout(left, request(member)).await {
+            let status = match tokio::time::timeout(left.min(each), request(member)).await {
                 Ok(Ok(response)) => {
                     self.leads(address);
                     return Ok(response.into_inner());
                 }
                 Ok(Err(status)) => status,
-                Err(_) if repeat == Repeat::Harmless => {
-                    return Err(ClientError::Unavailable { last: "no answer".into() });
-                }
-                Err(_) => return Err(ClientError::OutcomeUnknown("no answer in time".into())),
+                Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             let not_taken = self.learn(&address, &status);
             let code = status.code();
@@ -158,10 +196,11 @@ impl Coordinators {
             }
             // A connection that could not be made has carried nothing.
             let unconnected = code == Code::Unavailable && status.message().contains("connect");
-            if repeat == Repeat::Never && !not_taken && !unconnected {
-                return Err(ClientError::OutcomeUnknown(status.message().to_owned()));
-            }
             last = format!("{address}: {}", status.message());
+            doubtful |= repeat != Repeat::Read && !not_taken && !unconnected;
+            if doubtful && repeat == Repeat::Never {
+                return Err(ClientError::OutcomeUnknown(last));
+            }
             if self.0.state.lock().leader.is_none() {
                 tokio::time::sleep(PAUSE.min(left)).await;
             }
@@ -193,3 +232,6 @@ impl Coordinators {
         &self.0.addresses
     }
 }
+
+#[cfg(test)]
+mod tests;

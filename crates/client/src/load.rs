@@ -62,7 +62,7 @@ pub fn watch(coordinators: Coordinators, marks: Marks) -> (Load, impl Future<Out
     let (sender, receiver) = watch::channel(Known::default());
     let looking = async move {
         loop {
-            let asking = coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move {
+            let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
                 member.get_shards(v1::GetShardsRequest {}).await
             });
             match asking.await {

@@ -62,7 +62,7 @@ impl Workflows {
             let limit = Duration::from_millis(CATALOGUE_WAIT_MS) + PATIENCE;
             let asking = self
                 .coordinators
-                .call(limit, Repeat::Harmless, |mut member| async move { member.get_catalogue(request).await });
+                .call_slow(limit, Repeat::Read, |mut member| async move { member.get_catalogue(request).await });
             match asking.await {
                 Ok(catalogue) => {
                     let mut known = self.known.write();
@@ -109,7 +109,7 @@ impl Workflows {
         let request = v1::GetWorkflowRequest { namespace: namespace.into(), name: name.into(), version };
         let answer = self
             .coordinators
-            .call(PATIENCE, Repeat::Harmless, |mut member| {
+            .call(PATIENCE, Repeat::Read, |mut member| {
                 let request = request.clone();
                 async move { member.get_workflow(request).await }
             })

@@ -92,7 +92,7 @@ async fn fetch_later(coordinators: Coordinators, key: Key, fetched: mpsc::Unboun
 async fn fetch(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSender<Fetched>) {
     let (namespace, name, version) = key.clone();
     let request = v1::GetWorkflowRequest { namespace, name, version: Some(version) };
-    let asking = coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+    let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| {
         let request = request.clone();
         async move { member.get_workflow(request).await }
     });

@@ -259,9 +259,9 @@ impl Scheduler {
         if self.shards.is_empty() {
             return Ok(());
         }
-        let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move {
-            member.get_shards(v1::GetShardsRequest {}).await
-        });
+        let asking = self
+            .coordinators
+            .call(PATIENCE, Repeat::Read, |mut member| async move { member.get_shards(v1::GetShardsRequest {}).await });
         let answer = asking.await.map_err(|error| error.to_string())?;
         for view in answer.shards {
             let Some(position) = view.position else { continue };

@@ -83,7 +83,7 @@ impl Context {
             source: outlet.source.name().to_owned(),
             shard: outlet.shard,
         };
-        let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| {
             let request = request.clone();
             async move { member.get_source_position(request).await }
         });

@@ -140,7 +140,7 @@ impl Trigger {
     async fn shards(&self) -> u16 {
         let mut pause = PAUSE;
         loop {
-            let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move {
+            let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
                 member.describe(v1::DescribeRequest {}).await
             });
             match asking.await {
@@ -165,7 +165,7 @@ async fn follow(coordinators: Coordinators, sender: watch::Sender<Catalogue>) {
             after_revision: sender.borrow().revision,
             wait_ms: CATALOGUE_WAIT.as_millis() as u64,
         };
-        let asking = coordinators.call(CATALOGUE_WAIT + PATIENCE, Repeat::Harmless, |mut member| async move {
+        let asking = coordinators.call_slow(CATALOGUE_WAIT + PATIENCE, Repeat::Read, |mut member| async move {
             member.get_catalogue(request).await
         });
         match asking.await {

@@ -94,7 +94,7 @@ impl Workflows {
             name: name.to_string(),
             version: Some(*version),
         };
-        let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| {
             let request = request.clone();
             async move { member.get_workflow(request).await }
         });

@@ -10,14 +10,21 @@
 //!          everything stops ──▶ registers anew
 //! ```
 
+mod attempt;
 mod config;
+mod drain;
+mod feed;
 mod inbox;
 mod ledger;
+mod live;
 mod memory;
 mod metrics;
+mod name;
 mod renewal;
 mod results;
+mod running;
 mod session;
+mod validity;
 
 pub use config::Config;
 pub use session::{RunError, Worker};

@@ -1,4 +1,4 @@
-//! What a worker remembers of its name across restarts: the last session (rule 21).
+//! What a directory remembers across restarts: the last session that was begun on it (rule 21).
 
 use std::io;
 use std::path::Path;

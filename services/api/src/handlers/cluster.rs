@@ -86,9 +86,9 @@ fn worker(view: v1::WorkerView) -> WorkerBody {
 }
 
 async fn all_workers(app: &App) -> Result<Vec<v1::WorkerView>, Problem> {
-    let asking = app.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| async move {
-        member.list_workers(v1::ListWorkersRequest {}).await
-    });
+    let asking = app
+        .coordinators
+        .call(PATIENCE, Repeat::Read, |mut member| async move { member.list_workers(v1::ListWorkersRequest {}).await });
     Ok(asking.await?.workers)
 }
 
@@ -153,9 +153,8 @@ pub(crate) async fn triggers(
     Namespace(namespace): Namespace,
 ) -> Result<Json<TriggerList>, Problem> {
     let request = v1::GetCatalogueRequest::default();
-    let asking = app
-        .coordinators
-        .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.get_catalogue(request).await });
+    let asking =
+        app.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move { member.get_catalogue(request).await });
     let own = asking.await?.triggers.into_iter().filter(|trigger| trigger.namespace == namespace);
     let triggers = own.filter_map(|trigger| serde_json::from_slice(&trigger.spec).ok()).collect();
     Ok(Json(TriggerList { triggers }))

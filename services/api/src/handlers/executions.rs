@@ -102,7 +102,7 @@ fn age_ms(app: &Shared) -> u64 {
 
 async fn live(app: &Shared, id: ExecutionId) -> Result<v1::GetExecutionResponse, Problem> {
     let request = v1::GetExecutionRequest { execution: nova_wire::execution_bytes(id) };
-    let asking = app.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+    let asking = app.coordinators.call(PATIENCE, Repeat::Read, |mut member| {
         let request = request.clone();
         async move { member.get_execution(request).await }
     });
@@ -148,12 +148,12 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
     let waiting = async {
         let position = answer.position.unwrap_or_default();
         loop {
-            let shards = app
-                .coordinators
-                .call(PATIENCE, Repeat::Harmless, |mut member| async move {
-                    member.get_shards(v1::GetShardsRequest {}).await
-                })
-                .await?;
+            let shards =
+                app.coordinators
+                    .call(PATIENCE, Repeat::Read, |mut member| async move {
+                        member.get_shards(v1::GetShardsRequest {}).await
+                    })
+                    .await?;
             let view = shards.shards.into_iter().find(|view| view.shard == shard);
             let acked = view.and_then(|view| view.position).map_or(0, |position| position.outbox_acked);
             if acked >= position.outbox_last {

@@ -183,7 +183,7 @@ pub(crate) async fn list(
     let request = v1::GetCatalogueRequest::default();
     let catalogue = app
         .coordinators
-        .call(PATIENCE, Repeat::Harmless, |mut member| async move { member.get_catalogue(request).await })
+        .call(PATIENCE, Repeat::Read, |mut member| async move { member.get_catalogue(request).await })
         .await?;
     let body = |info: v1::WorkflowInfo| WorkflowBody {
         namespace: info.namespace,

@@ -1,0 +1,100 @@
+//! What a call comes to, by what the members answer. Time stands until all wait for it.
+
+use std::cell::Cell;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn members() -> Coordinators {
+    Coordinators::new(["http://a:1", "http://b:1", "http://c:1"].map(String::from).to_vec())
+}
+
+/// A call whose tries are answered by `answer`, which is given their number, from 1.
+async fn call(repeat: Repeat, answer: impl Fn(u32) -> Option<Result<u32, Status>>) -> (Result<u32, ClientError>, u32) {
+    let tries = Cell::new(0);
+    let result = members()
+        .call(LIMIT, repeat, |_| {
+            tries.set(tries.get() + 1);
+            let answer = answer(tries.get());
+            async move {
+                match answer {
+                    Some(answer) => answer.map(tonic::Response::new),
+                    None => std::future::pending().await,
+                }
+            }
+        })
+        .await;
+    (result, tries.get())
+}
+
+fn broken() -> Status {
+    Status::unknown("the connection broke")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_silent_is_left_for_another() {
+    let begun = Instant::now();
+    for repeat in [Repeat::Read, Repeat::Harmless] {
+        let (result, tries) = call(repeat, |number| (number > 1).then_some(Ok(7))).await;
+        assert_eq!((result.expect("the second answers"), tries), (7, 2));
+    }
+    assert!(begun.elapsed() < LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_leader_is_forgotten() {
+    let members = members();
+    members.leads("http://b:1".into());
+    let silent = |_: Member| std::future::pending::<Result<tonic::Response<()>, Status>>();
+    members.call(LIMIT, Repeat::Never, silent).await.expect_err("nobody answers");
+    assert_eq!(members.0.state.lock().leader, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_may_have_been_taken_has_an_unknown_outcome() {
+    let silent = |_| None;
+    let breaks = |_| Some(Err(broken()));
+    // Once it is in doubt, later refusals do not make it certain.
+    let then_refused =
+        |number| Some(Err(if number == 1 { broken() } else { Status::failed_precondition("no leader") }));
+    for result in [
+        call(Repeat::Harmless, silent).await.0,
+        call(Repeat::Harmless, breaks).await.0,
+        call(Repeat::Harmless, then_refused).await.0,
+        call(Repeat::Never, silent).await.0,
+        call(Repeat::Never, breaks).await.0,
+    ] {
+        assert!(matches!(result, Err(ClientError::OutcomeUnknown(_))), "{result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_nothing_is_unavailable() {
+    let refused = |_| Some(Err(Status::failed_precondition("no leader")));
+    let unconnected = |_| Some(Err(Status::unavailable("tcp connect error")));
+    for result in [
+        call(Repeat::Read, |_| None).await.0,
+        call(Repeat::Read, |_| Some(Err(broken()))).await.0,
+        call(Repeat::Harmless, refused).await.0,
+        call(Repeat::Harmless, unconnected).await.0,
+        call(Repeat::Never, refused).await.0,
+    ] {
+        assert!(matches!(result, Err(ClientError::Unavailable { .. })), "{result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_repeated_is_sent_once() {
+    let (_, tries) = call(Repeat::Never, |_| None).await;
+    assert_eq!(tries, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_request_may_take_all_its_time() {
+    let answer = |_: Member| async {
+        tokio::time::sleep(LIMIT / 2).await;
+        Ok(tonic::Response::new(7))
+    };
+    assert_eq!(members().call_slow(LIMIT, Repeat::Read, answer).await.expect("it is waited for"), 7);
+}

@@ -175,6 +175,10 @@ impl Problem {
         Self { problems: places, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input.invalid", title) }
     }
 
+    pub(crate) fn body_too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "limit.body", "the request body is too large").detail(detail)
+    }
+
     pub(crate) fn too_long(what: &str, bytes: usize) -> Self {
         let title = "a value is out of its limits";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title)

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
+use futures::StreamExt;
 use metrics::{counter, histogram};
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
@@ -60,6 +61,9 @@ pub enum RunError {
 
 /// Three quarters of the outbox above which a shard takes no more (rule 35).
 const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
+
+/// Bytes that are read of a body that is refused.
+const THROWN_AWAY: usize = 8 << 20;
 
 /// An api that is ready to run.
 pub struct Api {
@@ -185,6 +189,7 @@ fn router(app: App, metrics: MetricsPage) -> Router {
         // A body above the limit is refused by its length, before it is read.
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limit))
+        .layer(axum::middleware::from_fn(move |request, next| refuse_large(limit, request, next)))
         .layer(axum::middleware::map_response(problems_everywhere))
         .with_state(app)
 }
@@ -194,6 +199,28 @@ async fn document() -> Response {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => Problem::unavailable(error.to_string()).into_response(),
     }
+}
+
+/// Refuses a body whose stated length is above the limit. Some of it is read and thrown away: a client that still sends
+/// when the connection closes would not see the answer.
+async fn refuse_large(limit: usize, request: Request, next: Next) -> Response {
+    let stated = request.headers().get(header::CONTENT_LENGTH);
+    let stated = stated.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    if stated <= limit as u64 {
+        return next.run(request).await;
+    }
+    let mut body = request.into_body().into_data_stream();
+    let throwing_away = async {
+        let mut read = 0;
+        while let Some(Ok(part)) = body.next().await {
+            read += part.len();
+            if read > THROWN_AWAY {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), throwing_away).await;
+    Problem::body_too_large(format!("{stated} bytes; at most {limit}")).into_response()
 }
 
 async fn measure(request: Request, next: Next) -> Response {
@@ -214,8 +241,10 @@ async fn problems_everywhere(response: Response) -> Response {
         return response;
     }
     let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap_or_default();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Problem::body_too_large(String::from_utf8_lossy(&body)).into_response();
+    }
     let (code, title) = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => ("limit.body", "the request body is too large"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media_type", "the media type is not understood"),
         _ => ("bad_request", "the request is not understood"),
     };

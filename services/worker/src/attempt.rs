@@ -55,7 +55,7 @@ impl Attempt {
         let kind = match executor {
             Some((executor, measured)) => self.carry_out(&*executor, &measured, span, trace).await,
             None => {
-                fail(span, "task.kind");
+                fail(span, "declined");
                 let reason = format!("kind '{}' is not carried here", self.assignment.kind);
                 v1::command::Kind::Declined(v1::Declined { lease: Some(self.lease), reason })
             }

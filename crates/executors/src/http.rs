@@ -12,6 +12,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use url::Url;
 
 use crate::argument;
@@ -71,6 +72,16 @@ impl Http {
         for (name, value) in &request.headers {
             insert(&mut headers, name, &text(value))?;
         }
+        // Without a trace to hang on it would begin one of its own.
+        let span = task.traceparent.as_ref().map_or_else(tracing::Span::none, |_| {
+            tracing::info_span!(
+                target: "nova_trace",
+                "http.request",
+                http.request.method = %method,
+                server.address = url.host_str(),
+                http.response.status_code = tracing::field::Empty,
+            )
+        });
         let mut outgoing = self.egress.client.request(method, url).headers(headers);
         if let Some(timeout) = task.timeout {
             outgoing = outgoing.timeout(timeout.min(self.egress.config.timeout));
@@ -81,8 +92,12 @@ impl Http {
             (None, Some(body)) => outgoing.body(body),
             (None, None) => outgoing,
         };
-        let response = outgoing.send().await.map_err(|error| network(&error))?;
-        self.answer(response).await
+        let exchange = async {
+            let response = outgoing.send().await.map_err(|error| network(&error))?;
+            tracing::Span::current().record("http.response.status_code", response.status().as_u16());
+            self.answer(response).await
+        };
+        exchange.instrument(span).await
     }
 
     async fn answer(&self, response: Response) -> Result<Bytes, Failure> {

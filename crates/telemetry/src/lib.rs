@@ -15,6 +15,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use settings::TraceSettings;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
@@ -98,7 +99,12 @@ impl Telemetry {
         };
         let on = !options.trace.otlp.is_empty();
         let traces = on.then(|| export::provider(options.service, &options.trace)).transpose()?;
-        tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+        // Of spans made in `tracing` only those are sent that say they are part of an execution.
+        let sent = traces.as_ref().map(|provider| {
+            let ours = filter_fn(|meta| meta.is_span() && meta.target() == trace::TARGET);
+            tracing_opentelemetry::layer().with_tracer(provider.tracer("nova")).with_filter(ours)
+        });
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(sent).try_init()?;
         if let Some(provider) = &traces {
             trace::send_with(provider.tracer("nova"));
         }

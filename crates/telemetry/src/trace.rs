@@ -1,8 +1,9 @@
 //! Spans of sampled executions.
 //!
 //! An execution carries the context of the span that accepted it, through the bus, the log and the state of the
-//! cluster, so its spans come from many processes and long after one another. No span is ever entered: each is made
-//! with the context it hangs on and ends when it is dropped. What is not traced costs the look at an `Option` or at
+//! cluster, so its spans come from many processes and long after one another. No span here is ever entered: each is made
+//! with the context it hangs on and ends when it is dropped. Code that knows nothing of executions makes spans with
+//! `tracing` and target [`TARGET`]; run [`within`] a context, they hang on it. What is not traced costs the look at an `Option` or at
 //! [`enabled`].
 
 mod messages;
@@ -10,12 +11,16 @@ mod messages;
 use std::sync::OnceLock;
 
 use opentelemetry::trace::{
-    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+    FutureExt, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Tracer,
 };
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 pub use messages::{execution_id, of_commands};
+
+/// Target of spans made in `tracing` that belong to an execution.
+pub const TARGET: &str = "nova_trace";
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
@@ -126,6 +131,11 @@ impl Context {
         u32::from(self.flags.to_u8())
     }
 
+    fn remote(&self) -> opentelemetry::Context {
+        let span = SpanContext::new(self.trace, self.span, self.flags, true, TraceState::NONE);
+        opentelemetry::Context::new().with_remote_span_context(span)
+    }
+
     /// As a `traceparent` header.
     #[must_use]
     pub fn traceparent(&self) -> String {
@@ -157,6 +167,14 @@ impl Context {
     }
 }
 
+/// Does work whose own spans, made in `tracing`, hang on this context.
+pub async fn within<F: Future>(context: Option<Context>, work: F) -> F::Output {
+    match context.filter(|_| enabled()) {
+        Some(context) => work.with_context(context.remote()).await,
+        None => work.await,
+    }
+}
+
 /// A span that runs until it is dropped.
 #[derive(Debug)]
 pub struct Span(SdkSpan);
@@ -180,11 +198,7 @@ impl Span {
             Side::Consumer => SpanKind::Consumer,
             Side::Internal => SpanKind::Internal,
         };
-        let mut around = opentelemetry::Context::new();
-        if let Some(parent) = parent {
-            let remote = SpanContext::new(parent.trace, parent.span, parent.flags, true, TraceState::NONE);
-            around = around.with_remote_span_context(remote);
-        }
+        let around = parent.map_or_else(opentelemetry::Context::new, |parent| parent.remote());
         let span = tracer.build_with_context(tracer.span_builder(name).with_kind(kind), &around);
         // After telemetry was shut down spans have no ids.
         span.span_context().is_valid().then_some(Self(span))

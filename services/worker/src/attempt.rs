@@ -79,7 +79,8 @@ impl Attempt {
         let task = task(&self.assignment, &self.lease, trace);
         self.ledger.write("begin", &self.assignment, &self.lease);
         let begun = Instant::now();
-        let result = watched(executor.run(&task, &self.stop), &self.stop, &self.validity).await;
+        let running = trace::within(trace, executor.run(&task, &self.stop));
+        let result = watched(running, &self.stop, &self.validity).await;
         self.ledger.write("end", &self.assignment, &self.lease);
         measured.seconds.record(begun.elapsed().as_secs_f64());
         let outcome = match result {

@@ -149,7 +149,12 @@ fn complete(spans: &[Told]) -> bool {
     // Results are committed before the answer, and their spans end about then.
     let attempts = spans.iter().filter(|span| span.name == "worker.attempt").count();
     let results = of("scheduler.propose", "command", "result").min(of("coordinator.commit", "command", "result"));
-    there && attempts > 0 && results >= attempts && spans.iter().all(|span| ids.contains(&*span.parent))
+    let called = spans.iter().filter(|span| span.name == "http.request").count();
+    there
+        && attempts > 0
+        && results >= attempts
+        && called >= of("worker.attempt", "kind", "http")
+        && spans.iter().all(|span| ids.contains(&*span.parent))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,7 +179,7 @@ async fn an_execution_is_one_trace_from_the_client_to_what_it_calls() {
     let id = submit("A-2", TRACE, "01").await;
     let spans = receiver.trace(TRACE, complete).await;
     let one = |name: &str, key: &str, value: &str| spans.iter().find(|span| span.is(name, key, value)).unwrap();
-    let of_all = |span: &Told| span.get("execution_id") == id;
+    let of_all = |span: &Told| span.name == "http.request" || span.get("execution_id") == id;
     assert!(spans.iter().all(of_all), "another execution is in the trace: {spans:#?}");
 
     // The api hangs on the client, what starts the execution on the api, and each result on its attempt.
@@ -212,6 +217,10 @@ async fn an_execution_is_one_trace_from_the_client_to_what_it_calls() {
         callers.insert(parts[2]);
     }
     assert_eq!(callers.len(), requests.len(), "each attempt has a span of its own");
+    let called: Vec<&Told> = spans.iter().filter(|span| span.name == "http.request").collect();
+    assert_eq!(called.iter().map(|span| &*span.parent).collect::<BTreeSet<_>>(), callers);
+    let refused = called.iter().filter(|span| span.get("http.response.status_code") == "503").count();
+    assert_eq!(refused, 2, "stock fails twice: {called:#?}");
     assert!(!receiver.knows(NOT_SAMPLED));
 }
 

@@ -89,6 +89,41 @@ fn a_flipped_bit_in_a_synced_frame_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_damaged_header_never_takes_frames_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // One large frame, so that a lost page takes its beginning and leaves its end.
+    let (mut journal, _) = open(dir.path()).unwrap();
+    journal.commit(&[Bytes::from(vec![7; 10_000])]).unwrap();
+    drop(journal);
+    let file = dir.path().join("0000000000000001.log");
+    let good = fs::read(&file).unwrap();
+    let flipped = |at: usize| {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        bad
+    };
+    let mut zeroed = good.clone();
+    zeroed[..4_096].fill(0);
+    for bad in (0..40).map(flipped).chain([zeroed]) {
+        fs::write(&file, &bad).unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+        assert_eq!(fs::read(&file).unwrap(), bad, "it is left as it was found");
+    }
+}
+
+#[test]
+fn a_segment_that_was_being_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [0, 20, 4_096] {
+        fs::write(dir.path().join("0000000000000001.log"), vec![0; size]).unwrap();
+        let (mut journal, frames) = open(dir.path()).unwrap();
+        assert!(frames.is_empty());
+        journal.commit(&[payload(0)]).unwrap();
+        fs::remove_file(dir.path().join("0000000000000001.log")).unwrap();
+    }
+}
+
+#[test]
 fn a_missing_segment_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let files = filled(dir.path(), 100);

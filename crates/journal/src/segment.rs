@@ -47,9 +47,12 @@ impl Segment {
         let size = file.metadata()?.len();
         if tail_is_dirty(&file, end, size)? {
             file.set_len(end)?;
-            file.sync_all()?;
         }
         Ok(Self { path, first, end, file })
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     pub(crate) fn write(&mut self, number: u64, parts: &[Bytes]) -> Result<Position, WriteError> {

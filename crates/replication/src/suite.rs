@@ -144,3 +144,33 @@ fn both_refuse_a_directory_of_another_cluster() {
         }
     }
 }
+
+/// Opens what another process left; run by the test below, which watches its system calls.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn sled_opener() {
+    let dir = std::env::var_os("LOG").expect("the test below sets it");
+    open_again(LogKind::Sled, std::path::Path::new(&dir)).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_in_sled_is_synced_before_it_is_built_upon() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let mut log = Log::open(LogKind::Sled, &path, [1; 16]).expect("it opens");
+    append(&mut log, vec![entry(1, 1)]).await;
+    log.close();
+    drop(log);
+    let traced = dir.path().join("traced");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-o"]).arg(&traced);
+    strace.arg(std::env::current_exe().expect("it runs")).args(["--exact", "suite::sled_opener", "--ignored"]);
+    match strace.env("LOG", &path).output() {
+        Ok(run) if !run.stdout.is_empty() => assert!(run.status.success(), "{run:?}"),
+        unusable => return eprintln!("not looked at, since strace cannot be used here: {unusable:?}"),
+    }
+    let traced = std::fs::read_to_string(traced).expect("it was written");
+    for path in [path.join("db"), path] {
+        assert!(traced.contains(&format!("<{}>", path.display())), "{} is not synced: {traced}", path.display());
+    }
+}

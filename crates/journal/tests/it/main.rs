@@ -145,6 +145,31 @@ fn another_cluster_and_a_newer_format_are_refused() {
     assert!(matches!(open(dir.path()), Err(OpenError::NewerFormat { found: 9, .. })));
 }
 
+/// Opens what another process left; run by the test below, which watches its system calls.
+#[test]
+#[ignore = "run by another test"]
+fn opener() {
+    open(Path::new(&std::env::var_os("JOURNAL").unwrap())).unwrap();
+}
+
+#[test]
+fn what_a_killed_process_left_is_synced_before_it_is_built_upon() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = filled(dir.path(), 100).pop().unwrap();
+    let traced = dir.path().join("traced");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-o"]).arg(&traced);
+    strace.arg(std::env::current_exe().unwrap()).args(["--exact", "opener", "--ignored"]);
+    match strace.env("JOURNAL", dir.path()).output() {
+        Ok(run) if !run.stdout.is_empty() => assert!(run.status.success(), "{run:?}"),
+        unusable => return eprintln!("not looked at, since strace cannot be used here: {unusable:?}"),
+    }
+    let traced = fs::read_to_string(traced).unwrap();
+    for path in [last.as_path(), dir.path()] {
+        assert!(traced.contains(&format!("<{}>", path.display())), "{} is not synced: {traced}", path.display());
+    }
+}
+
 #[test]
 fn old_segments_go_and_numbers_go_on() {
     let dir = tempfile::tempdir().unwrap();

@@ -509,7 +509,7 @@ fn members(membership: &Membership) -> Vec<MemberInfo> {
     membership.nodes().map(info).collect()
 }
 
-fn watch_status<M: StateMachine>(raft: &Raft<M>) -> watch::Receiver<Status> {
+pub(crate) fn watch_status<M: StateMachine>(raft: &Raft<M>) -> watch::Receiver<Status> {
     let mut metrics = raft.metrics();
     let read = |metrics: &openraft::RaftMetrics<Types>| Status {
         role: match metrics.state {

@@ -15,7 +15,7 @@ use crate::snapshot::SnapshotDir;
 use crate::types::{Entry, LeaderId, Opaque, Types, Vote, log_id};
 
 #[derive(Default)]
-struct Concatenation(Vec<u8>);
+pub(crate) struct Concatenation(Vec<u8>);
 
 impl StateMachine for Concatenation {
     type Frozen = Vec<u8>;

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::log::{Log, LogKind, LogStats, OpenLogError};
 use crate::machine::{Machine, StateMachine};
-use crate::network::Network;
+use crate::network::{Network, SNAPSHOT_PATIENCE};
 use crate::server::{self, RaftServer, Service};
 use crate::snapshot::SnapshotDir;
 use crate::types::{Membership, Opaque, Raft, Types};
@@ -284,7 +284,7 @@ impl<M: StateMachine> Group<M> {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries.max(1)),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
             max_payload_entries: 64,
-            install_snapshot_timeout: 60_000,
+            install_snapshot_timeout: SNAPSHOT_PATIENCE.as_millis() as u64,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             ..Config::default()

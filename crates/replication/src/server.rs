@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::codec::{entries_from_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
 use crate::machine::StateMachine;
-use crate::network::MAX_MESSAGE_BYTES;
+use crate::network::{MAX_MESSAGE_BYTES, SNAPSHOT_PATIENCE};
 use crate::snapshot::SnapshotDir;
 use crate::types::{Raft, Types};
 
@@ -58,6 +58,11 @@ fn malformed(error: std::io::Error) -> Status {
 
 fn failed(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
+}
+
+async fn next_part(parts: &mut Streaming<v1::SnapshotPart>) -> Result<Option<v1::SnapshotPart>, Status> {
+    let next = tokio::time::timeout(SNAPSHOT_PATIENCE, parts.try_next()).await;
+    next.map_err(|_| Status::deadline_exceeded("the next part of the snapshot does not come"))?
 }
 
 impl<M: StateMachine> Service<M> {
@@ -118,19 +123,19 @@ impl<M: StateMachine> raft_server::Raft for Service<M> {
         request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<v1::SnapshotResponse>, Status> {
         let mut parts = request.into_inner();
-        let first = parts.try_next().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+        let first = next_part(&mut parts).await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("the first part has no head"))?;
         self.check(head.target.as_ref())?;
         let vote = vote_from_wire(head.vote.as_ref()).map_err(malformed)?;
-        let path = self.snapshots.temporary();
-        let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
+        let unfinished = self.snapshots.unfinished();
+        let mut file = tokio::fs::File::create(unfinished.path()).await.map_err(failed)?;
         file.write_all(&first.data).await.map_err(failed)?;
-        while let Some(part) = parts.try_next().await? {
+        while let Some(part) = next_part(&mut parts).await? {
             file.write_all(&part.data).await.map_err(failed)?;
         }
         file.sync_all().await.map_err(failed)?;
         let snapshots = self.snapshots.clone();
-        let checking = tokio::task::spawn_blocking(move || snapshots.check(&path));
+        let checking = tokio::task::spawn_blocking(move || snapshots.finished(unfinished));
         let file = checking.await.map_err(failed)?.map_err(malformed)?;
         let snapshot = openraft::storage::Snapshot { meta: file.header().meta.clone(), snapshot: file };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;

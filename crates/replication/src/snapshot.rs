@@ -3,7 +3,8 @@
 //! ```text
 //! file = magic(8) version(4) cluster(16) header_len(4) header(JSON) body body_len(8) crc32c(4)
 //! ```
-//! The checksum covers all before it. A file gets its name only once it is synced; two are kept.
+//! The checksum covers all before it. A file gets its name only once it is synced; two are kept. One that is given up,
+//! by an error or by nobody waiting for it any more, is removed.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -32,7 +33,23 @@ pub(crate) struct Header {
 pub(crate) struct SnapshotDir {
     dir: PathBuf,
     cluster: [u8; 16],
-    temporary: Arc<AtomicU64>,
+}
+
+/// A file that is not a snapshot yet, and goes with this handle unless it was kept by then.
+#[derive(Debug)]
+pub(crate) struct Unfinished(PathBuf);
+
+impl Unfinished {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once it is kept it has another name, and there is nothing here.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// A snapshot whose checksum is right.
@@ -41,6 +58,7 @@ pub(crate) struct SnapshotFile {
     path: PathBuf,
     header: Header,
     body: std::ops::Range<u64>,
+    _unfinished: Option<Arc<Unfinished>>,
 }
 
 struct Summed<W> {
@@ -72,13 +90,14 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { dir, cluster, temporary: Arc::default() })
+        Ok(Self { dir, cluster })
     }
 
     /// A place for a file that is being written.
-    pub(crate) fn temporary(&self) -> PathBuf {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!("{number}.tmp"))
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        // One row of numbers for the process: a member that was stopped and started again takes no name twice.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Unfinished(self.dir.join(format!("{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed))))
     }
 
     pub(crate) fn write(
@@ -86,9 +105,9 @@ impl SnapshotDir {
         header: &Header,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
-        let path = self.temporary();
+        let unfinished = self.unfinished();
         let json = serde_json::to_vec(header)?;
-        let mut out = Summed { out: BufWriter::new(File::create(&path)?), crc: 0, length: 0 };
+        let mut out = Summed { out: BufWriter::new(File::create(unfinished.path())?), crc: 0, length: 0 };
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&self.cluster)?;
@@ -101,11 +120,16 @@ impl SnapshotDir {
         let crc = out.crc;
         out.write_all(&crc.to_le_bytes())?;
         out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        self.keep(self.check(&path)?)
+        self.keep(self.finished(unfinished)?)
     }
 
-    /// Looks whether a file is a whole snapshot of this cluster.
-    pub(crate) fn check(&self, path: &Path) -> io::Result<SnapshotFile> {
+    /// Looks whether what was written is a whole snapshot of this cluster.
+    pub(crate) fn finished(&self, unfinished: Unfinished) -> io::Result<SnapshotFile> {
+        let file = self.check(unfinished.path())?;
+        Ok(SnapshotFile { _unfinished: Some(Arc::new(unfinished)), ..file })
+    }
+
+    fn check(&self, path: &Path) -> io::Result<SnapshotFile> {
         let mut input = BufReader::new(File::open(path)?);
         let length = input.get_ref().metadata()?.len();
         let mut fixed = [0; FIXED];
@@ -139,7 +163,8 @@ impl SnapshotDir {
         if crc != u32::from_le_bytes(stored) {
             return Err(invalid("the snapshot's checksum is wrong"));
         }
-        Ok(SnapshotFile { path: path.to_owned(), header: serde_json::from_slice(&json)?, body: start..end })
+        let header = serde_json::from_slice(&json)?;
+        Ok(SnapshotFile { path: path.to_owned(), header, body: start..end, _unfinished: None })
     }
 
     /// Gives a synced snapshot its name, and removes all but the two newest.
@@ -154,7 +179,7 @@ impl SnapshotDir {
         for old in all {
             fs::remove_file(old)?;
         }
-        Ok(SnapshotFile { path, ..file })
+        Ok(SnapshotFile { path, _unfinished: None, ..file })
     }
 
     fn all(&self) -> io::Result<Vec<PathBuf>> {
@@ -193,5 +218,22 @@ impl SnapshotFile {
     /// The whole file, for another member.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        let full = |_: &mut dyn Write| Err(io::ErrorKind::StorageFull.into());
+        dir.write(&header, full).expect_err("there is no space");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
+        dir.write(&header, |out| out.write_all(b"state")).expect("there is space");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
     }
 }

@@ -5,7 +5,10 @@ mod rig;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use nova_replication::{LogKind, MembershipError, ProposeError, ReadError};
+use nova_wire::raft_v1 as v1;
+use nova_wire::raft_v1::raft_client::RaftClient;
 use rig::{Cluster, SOON};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,4 +125,23 @@ async fn a_restart_goes_on_from_the_snapshot() {
     cluster.member(leader).group.read_barrier(SOON).await.unwrap();
     assert_eq!(cluster.member(leader).numbers(), (0..40).collect::<Vec<_>>());
     assert!(cluster.member(leader).restored(), "the state came from the snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_did_not_arrive_leaves_no_file_behind() {
+    let cluster = Cluster::start(1, LogKind::File).await;
+    let target = v1::Target { cluster: vec![9; 16].into(), member: 1 };
+    let head = v1::SnapshotHead { target: Some(target), vote: Some(v1::Vote { term: 1, node: 1, committed: true }) };
+    let parts = [
+        v1::SnapshotPart { head: Some(head), data: Bytes::new() },
+        v1::SnapshotPart { head: None, data: vec![0; 1_000].into() },
+    ];
+    let mut client = RaftClient::connect(cluster.address(1)).await.unwrap();
+    // It ends too early; and it stops in the middle, and then the sender is gone.
+    client.install_snapshot(tokio_stream::iter(parts.clone())).await.unwrap_err();
+    let never = futures::StreamExt::chain(tokio_stream::iter(parts), futures::stream::pending());
+    let sending = tokio::spawn(async move { client.install_snapshot(never).await });
+    cluster.files(1, "snapshots", |files| !files.is_empty()).await;
+    sending.abort();
+    cluster.files(1, "snapshots", <[String]>::is_empty).await;
 }

@@ -160,6 +160,25 @@ impl Cluster {
         let _ = member.server.await;
     }
 
+    pub fn address(&self, id: u64) -> String {
+        format!("http://{}", self.addresses[&id])
+    }
+
+    /// Waits until the files in a folder of a member are as wanted.
+    pub async fn files(&self, id: u64, folder: &str, wanted: impl Fn(&[String]) -> bool) {
+        let folder = self.path(id).join(folder);
+        let begun = std::time::Instant::now();
+        loop {
+            let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+            let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+            if wanted(&names) {
+                return;
+            }
+            assert!(begun.elapsed() < SOON, "{names:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub fn member(&self, id: u64) -> &Member {
         &self.running[&id]
     }

@@ -20,7 +20,7 @@ use crate::log::{Log, LogKind, LogStats, OpenLogError};
 use crate::machine::{Machine, StateMachine};
 use crate::network::{Network, SNAPSHOT_PATIENCE};
 use crate::server::{self, RaftServer, Service};
-use crate::snapshot::SnapshotDir;
+use crate::snapshot::{SnapshotDir, SnapshotStats};
 use crate::types::{Membership, Opaque, Raft, Types};
 
 /// Entries that stay behind a snapshot, so that a follower that was away shortly needs no snapshot (and openraft does not
@@ -378,6 +378,12 @@ impl<M: StateMachine> Group<M> {
     #[must_use]
     pub fn log_stats(&self) -> LogStats {
         self.log.stats()
+    }
+
+    /// Facts about snapshots.
+    #[must_use]
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        self.snapshots.stats()
     }
 
     /// Takes a member in: it gets the log first and votes once it has it.

@@ -23,3 +23,4 @@ pub use group::{
 pub use log::{LogKind, LogStats, OpenLogError};
 pub use machine::{ApplyError, Committed, StateMachine};
 pub use server::RaftServer;
+pub use snapshot::SnapshotStats;

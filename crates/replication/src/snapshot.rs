@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::invalid;
@@ -33,6 +34,24 @@ pub(crate) struct Header {
 pub(crate) struct SnapshotDir {
     dir: PathBuf,
     cluster: [u8; 16],
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The newest one, checked once: reading it through takes seconds, and openraft asks for it often.
+    current: Mutex<Option<SnapshotFile>>,
+    written: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Facts about snapshots of this member, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStats {
+    /// Written.
+    pub written: u64,
+    /// Wanted and not written: without any, the log only grows.
+    pub failed: u64,
 }
 
 /// A file that is not a snapshot yet, and goes with this handle unless it was kept by then.
@@ -81,7 +100,8 @@ impl<W: Write> Write for Summed<W> {
 }
 
 impl SnapshotDir {
-    /// Makes the directory; removes what was never finished.
+    /// Makes the directory, removes what was never finished, and checks the newest snapshot. A damaged one is an error:
+    /// the log behind it may be gone.
     pub(crate) fn open(dir: PathBuf, cluster: [u8; 16]) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         for entry in fs::read_dir(&dir)? {
@@ -90,7 +110,41 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { dir, cluster })
+        let own = Self { dir, cluster, shared: Arc::default() };
+        if let Some(path) = own.all()?.pop() {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            *own.shared.current.lock() = Some(own.check(&path).map_err(named)?);
+        }
+        Ok(own)
+    }
+
+    /// The newest one.
+    pub(crate) fn current(&self) -> Option<SnapshotFile> {
+        self.shared.current.lock().clone()
+    }
+
+    pub(crate) fn stats(&self) -> SnapshotStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SnapshotStats { written: read(&self.shared.written), failed: read(&self.shared.failed) }
+    }
+
+    /// Reports a snapshot that was not written: its member goes on, and its log grows until one is.
+    pub(crate) fn report(&self, error: &io::Error) {
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "no snapshot was written, and the log grows until one can be");
+    }
+
+    /// Refuses when a snapshot could take the space that the log needs to go on.
+    pub(crate) fn has_room(&self) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let last = self.current().map_or(0, |last| last.body.end + TRAILER);
+        enough(disk.f_bavail.saturating_mul(disk.f_frsize), last)
+    }
+
+    /// A snapshot of nothing, for openraft, which has to be given one: it is older than any other.
+    pub(crate) fn nothing(&self) -> SnapshotFile {
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        SnapshotFile { path: self.dir.join("nothing"), header, body: 0..0, _unfinished: None }
     }
 
     /// A place for a file that is being written.
@@ -120,7 +174,9 @@ impl SnapshotDir {
         let crc = out.crc;
         out.write_all(&crc.to_le_bytes())?;
         out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        self.keep(self.finished(unfinished)?)
+        let kept = self.keep(self.finished(unfinished)?)?;
+        self.shared.written.fetch_add(1, Ordering::Relaxed);
+        Ok(kept)
     }
 
     /// Looks whether what was written is a whole snapshot of this cluster.
@@ -179,7 +235,13 @@ impl SnapshotDir {
         for old in all {
             fs::remove_file(old)?;
         }
-        Ok(SnapshotFile { path, _unfinished: None, ..file })
+        let kept = SnapshotFile { path, _unfinished: None, ..file };
+        let mut current = self.shared.current.lock();
+        // One that was written while a newer one arrived stays behind it.
+        if current.as_ref().is_none_or(|current| current.header.meta.last_log_id <= id) {
+            *current = Some(kept.clone());
+        }
+        Ok(kept)
     }
 
     fn all(&self) -> io::Result<Vec<PathBuf>> {
@@ -193,15 +255,11 @@ impl SnapshotDir {
         all.sort();
         Ok(all)
     }
+}
 
-    /// The newest one. A damaged one is an error: the log behind it may be gone.
-    pub(crate) fn newest(&self) -> io::Result<Option<SnapshotFile>> {
-        let newest = self.all()?.pop();
-        let check = |path: PathBuf| {
-            self.check(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        };
-        newest.map(check).transpose()
-    }
+/// The next snapshot may be larger than the last one, and the log must be able to grow beside it.
+fn enough(free: u64, last: u64) -> io::Result<()> {
+    if free / 2 >= last { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
 }
 
 impl SnapshotFile {
@@ -235,5 +293,31 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
         dir.write(&header, |out| out.write_all(b"state")).expect("there is space");
         assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_known_without_reading_it_again() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        assert!(dir.current().is_none());
+        let upto = |index| {
+            let meta = SnapshotMeta { last_log_id: Some(crate::types::log_id(1, 1, index)), ..SnapshotMeta::default() };
+            Header { meta, seen: Vec::new() }
+        };
+        let last = |dir: &SnapshotDir| dir.current().and_then(|file| file.header.meta.last_log_id).map(|id| id.index);
+        for (index, newest) in [(5, 5), (9, 9), (7, 9)] {
+            dir.write(&upto(index), |out| out.write_all(b"state")).expect("there is space");
+            assert_eq!(last(&dir), Some(newest));
+        }
+        assert_eq!(last(&SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens")), Some(9));
+        fs::remove_dir_all(folder.path()).expect("it goes");
+        assert_eq!(last(&dir), Some(9));
+    }
+
+    #[test]
+    fn a_snapshot_is_not_begun_without_room_for_twice_the_last_one() {
+        enough(0, 0).expect("the first one is tried");
+        enough(20, 10).expect("twice as much");
+        assert_eq!(enough(19, 10).expect_err("less").kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -6,7 +6,7 @@ mod rig;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nova_replication::{LogKind, MembershipError, ProposeError, ReadError};
+use nova_replication::{LogKind, MembershipError, ProposeError, ReadError, SnapshotStats};
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_client::RaftClient;
 use rig::{Cluster, SOON};
@@ -125,6 +125,31 @@ async fn a_restart_goes_on_from_the_snapshot() {
     cluster.member(leader).group.read_barrier(SOON).await.unwrap();
     assert_eq!(cluster.member(leader).numbers(), (0..40).collect::<Vec<_>>());
     assert!(cluster.member(leader).restored(), "the state came from the snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_cannot_write_a_snapshot_goes_on_and_writes_the_next_one() {
+    let cluster = Cluster::start(1, LogKind::File).await;
+    let leader = cluster.leader().await;
+    let group = &cluster.member(leader).group;
+    cluster.propose(leader, 1).await.unwrap();
+    let folder = cluster.path(leader).join("snapshots");
+    for failed in 1..=2 {
+        // First there is no place for it, then it cannot be written.
+        if failed == 1 {
+            std::fs::remove_dir(&folder).unwrap();
+        } else {
+            std::fs::create_dir(&folder).unwrap();
+            cluster.member(leader).unwritable(true);
+        }
+        let snapshot = group.snapshot(Duration::from_millis(300)).await;
+        assert!(matches!(snapshot, Err(ProposeError::OutcomeUnknown { .. })), "{snapshot:?}");
+        cluster.propose(leader, 2).await.unwrap();
+        assert_eq!(group.snapshot_stats(), SnapshotStats { written: 0, failed });
+    }
+    cluster.member(leader).unwritable(false);
+    group.snapshot(SOON).await.unwrap();
+    assert_eq!(group.snapshot_stats(), SnapshotStats { written: 1, failed: 2 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,10 +23,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub struct Numbers {
     numbers: Arc<std::sync::Mutex<Vec<u32>>>,
     restored: Arc<AtomicBool>,
+    unwritable: Arc<AtomicBool>,
 }
 
 impl StateMachine for Numbers {
-    type Frozen = Vec<u32>;
+    type Frozen = (Vec<u32>, bool);
 
     fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
         let bytes: [u8; 4] = command.command[..].try_into().map_err(|_| ApplyError("not a number".into()))?;
@@ -36,12 +37,15 @@ impl StateMachine for Numbers {
 
     fn applied(&mut self) {}
 
-    fn freeze(&self) -> Vec<u32> {
-        self.numbers.lock().unwrap().clone()
+    fn freeze(&self) -> (Vec<u32>, bool) {
+        (self.numbers.lock().unwrap().clone(), self.unwritable.load(Ordering::SeqCst))
     }
 
-    fn write(frozen: Vec<u32>, out: &mut dyn Write) -> std::io::Result<()> {
-        frozen.iter().try_for_each(|number| out.write_all(&number.to_be_bytes()))
+    fn write((numbers, unwritable): (Vec<u32>, bool), out: &mut dyn Write) -> std::io::Result<()> {
+        if unwritable {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        numbers.iter().try_for_each(|number| out.write_all(&number.to_be_bytes()))
     }
 
     fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
@@ -68,6 +72,11 @@ impl Member {
 
     pub fn restored(&self) -> bool {
         self.machine.restored.load(Ordering::SeqCst)
+    }
+
+    /// From now on its state can, or cannot, be written.
+    pub fn unwritable(&self, unwritable: bool) {
+        self.machine.unwritable.store(unwritable, Ordering::SeqCst);
     }
 
     pub async fn applied(&self, index: u64) {
@@ -147,7 +156,7 @@ impl Cluster {
         Member { group, machine, stop, server }
     }
 
-    fn path(&self, id: u64) -> PathBuf {
+    pub fn path(&self, id: u64) -> PathBuf {
         self.dir.path().join(id.to_string())
     }
 

@@ -63,7 +63,7 @@ async fn the_sled_log_passes_openrafts_suite() {
     Suite::test_all(Builder(LogKind::Sled)).await.expect("the suite passes");
 }
 
-fn entry(term: u64, index: u64) -> Entry {
+pub(crate) fn entry(term: u64, index: u64) -> Entry {
     let command = Opaque(Bytes::from(format!("{term}/{index}")));
     Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Normal(command) }
 }

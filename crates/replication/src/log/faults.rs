@@ -168,9 +168,9 @@ async fn a_member_whose_disk_failed_says_so() {
     let config = Arc::new(openraft::Config::default().validate().expect("the defaults are valid"));
     let network = crate::network::Network { cluster: [1; 16] };
     let raft = crate::types::Raft::new(1, config, network, disk.log(), machine).await.expect("it starts");
-    let mut status = crate::group::watch_status(&raft);
+    let mut status = crate::status::watch_status(&raft);
     raft.initialize(BTreeMap::from([(1, BasicNode::default())])).await.expect("a member alone");
-    let leads = status.wait_for(crate::group::Status::leads);
+    let leads = status.wait_for(crate::status::Status::leads);
     drop(tokio::time::timeout(SOON, leads).await.expect("it leads").expect("it runs"));
     disk.set(Disk::Failing);
     raft.client_write_ff(Opaque(Bytes::from_static(b"lost")), None).await.expect("handed over");

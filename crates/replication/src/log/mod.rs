@@ -127,6 +127,12 @@ impl Log {
         Ok(Self { memory, writer, old })
     }
 
+    /// The oldest entry there is, or would be: those before it were purged.
+    pub(crate) fn oldest(&self) -> u64 {
+        let memory = self.memory.lock();
+        memory.first.or(memory.purged.map(|last| last.index + 1)).unwrap_or(0)
+    }
+
     pub(crate) fn stats(&self) -> LogStats {
         self.writer.stats()
     }

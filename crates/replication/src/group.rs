@@ -19,7 +19,7 @@ use crate::log::{Log, LogKind, LogStats};
 use crate::machine::StateMachine;
 use crate::network::{Network, SNAPSHOT_PATIENCE};
 use crate::open::open;
-use crate::server::{self, RaftServer, Service};
+use crate::server::{self, Own, RaftServer, Service};
 use crate::snapshot::{SnapshotDir, SnapshotStats};
 use crate::status::{Status, watch_status};
 use crate::types::{Opaque, Raft, Types};
@@ -146,8 +146,7 @@ impl<M: StateMachine> Group<M> {
     pub fn server(&self) -> RaftServer {
         server::serve(Service {
             raft: self.raft.clone(),
-            cluster: self.config.cluster,
-            member: self.config.member,
+            own: Own { cluster: self.config.cluster, member: self.config.member },
             snapshots: self.snapshots.clone(),
         })
     }

@@ -6,6 +6,7 @@
 //! Nothing is answered before it is on disk: votes and entries are synced by the log's own thread, one sync for all that
 //! is waiting.
 
+mod append_stream;
 mod codec;
 mod error;
 mod group;

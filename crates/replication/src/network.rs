@@ -3,18 +3,23 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_client::RaftClient;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+};
 use openraft::{AnyError, BasicNode};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::codec::{entry_to_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
+use crate::append_stream;
+use crate::codec::{answer_from_wire, append_to_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
 use crate::snapshot::SnapshotFile;
 use crate::types::{Types, Vote};
 
@@ -54,7 +59,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-fn unreachable(why: impl ToString) -> RPCError<Types> {
+pub(crate) fn unreachable(why: impl ToString) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(&AnyError::error(why)))
 }
 
@@ -118,29 +123,23 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let entries: Result<Vec<_>, _> = rpc.entries.iter().map(entry_to_wire).collect();
-        let request = v1::AppendRequest {
-            target: Some(self.target.clone()),
-            vote: Some(vote_to_wire(&rpc.vote)),
-            prev: rpc.prev_log_id.as_ref().map(id_to_wire),
-            commit: rpc.leader_commit.as_ref().map(id_to_wire),
-            entries: entries.map_err(|error| broken(&error))?,
-        };
+        let request = append_to_wire(self.target.clone(), &rpc).map_err(|error| broken(&error))?;
         let mut client = self.client()?;
         let answer = bounded(option, client.append(request)).await?;
-        use v1::append_response::Result as Answer;
-        match answer.result {
-            Some(Answer::Success(_)) => Ok(AppendEntriesResponse::Success),
-            Some(Answer::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),
-            Some(Answer::Partial(matching)) => {
-                Ok(AppendEntriesResponse::PartialSuccess(matching.last.as_ref().map(id_from_wire)))
-            }
-            Some(Answer::HigherVote(vote)) => {
-                let vote = vote_from_wire(Some(&vote)).map_err(|error| broken(&error))?;
-                Ok(AppendEntriesResponse::HigherVote(vote))
-            }
-            None => Err(unreachable("an answer without content")),
-        }
+        answer_from_wire(answer).map_err(|error| broken(&error))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let (client, target) = (self.client(), self.target.clone());
+        // openraft's limit is meant for one request; here several may share the follower's disk.
+        Box::pin(async move { append_stream::open(client?, target, input, 4 * option.hard_ttl()).await })
     }
 
     async fn vote(

@@ -170,3 +170,28 @@ async fn a_snapshot_that_did_not_arrive_leaves_no_file_behind() {
     sending.abort();
     cluster.files(1, "snapshots", <[String]>::is_empty).await;
 }
+
+/// Commits per second with three members; `cargo test --release -p nova-replication --test it -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures"]
+async fn throughput_of_three_members() {
+    let cluster = Cluster::start(3, LogKind::File).await;
+    let leader = cluster.leader().await;
+    let group = &cluster.member(leader).group;
+    for in_flight in [1, 16, 128, 1_024, 4_096_usize] {
+        let begun = std::time::Instant::now();
+        let (mut pending, mut done) = (std::collections::VecDeque::new(), 0_u32);
+        while begun.elapsed() < Duration::from_secs(3) {
+            while pending.len() < in_flight {
+                pending.push_back(group.propose(1_u32.to_be_bytes().to_vec().into()).await.unwrap());
+            }
+            pending.pop_front().unwrap().reply(SOON).await.unwrap();
+            done += 1;
+        }
+        for pending in pending {
+            pending.reply(SOON).await.unwrap();
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        eprintln!("{in_flight:5} in flight: {:.0} commits/s, {:?}", f64::from(done) / seconds, group.log_stats());
+    }
+}

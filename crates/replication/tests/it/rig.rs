@@ -13,7 +13,7 @@ use nova_replication::{ApplyError, Committed, Group, GroupConfig, LogKind, Propo
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 /// Longest wait for something that must come.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -149,9 +149,10 @@ impl Cluster {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder().add_service(group.server());
-        let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
-            let _ = stopped.await;
-        });
+        let serving =
+            server.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+                let _ = stopped.await;
+            });
         let server = tokio::spawn(async move { serving.await.unwrap() });
         Member { group, machine, stop, server }
     }

@@ -171,6 +171,44 @@ async fn a_snapshot_that_did_not_arrive_leaves_no_file_behind() {
     cluster.files(1, "snapshots", <[String]>::is_empty).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_stays_while_members_fall_with_requests_on_their_way() {
+    let mut cluster = Cluster::start(3, LogKind::File).await;
+    let (mut answered, mut number) = (Vec::new(), 0_u32);
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        let mut pending = Vec::new();
+        for _ in 0..400 {
+            let command = Bytes::copy_from_slice(&number.to_be_bytes());
+            pending.push((number, cluster.member(leader).group.propose(command).await.unwrap()));
+            number += 1;
+        }
+        // Now a follower goes, now the leader, while most is not answered.
+        let gone = if round % 2 == 0 { leader } else { leader % 3 + 1 };
+        cluster.stop(gone).await;
+        for (number, pending) in pending {
+            match pending.reply(SOON).await {
+                Ok(_) => answered.push(number),
+                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NotLeader { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        cluster.restart(gone).await;
+    }
+    let leader = cluster.leader().await;
+    let last = cluster.propose(leader, number).await.unwrap().index;
+    for member in cluster.members() {
+        member.applied(last).await;
+    }
+    let numbers = cluster.member(1).numbers();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in order, none twice");
+    assert!(cluster.members().all(|member| member.numbers() == numbers), "equal on all members");
+    assert!(
+        !answered.is_empty() && answered.iter().all(|number| numbers.binary_search(number).is_ok()),
+        "none is lost"
+    );
+}
+
 /// Commits per second with three members; `cargo test --release -p nova-replication --test it -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it measures"]

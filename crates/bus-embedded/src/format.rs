@@ -16,7 +16,7 @@ pub(crate) struct Chunk {
     pub partition: u32,
     pub first: u64,
     pub count: u32,
-    timestamp_ms: u64,
+    pub timestamp_ms: u64,
     body: Bytes,
 }
 

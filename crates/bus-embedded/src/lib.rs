@@ -1,6 +1,6 @@
 //! A durable bus in one directory, for one process.
 //!
-//! Owns: the files, group commit, retention by size.
+//! Owns: the files, group commit, retention by size that never takes a command which is needed.
 //! Must not know: what a record says, who reads it.
 //!
 //! All partitions of all topics share one journal, so a group commit costs one data sync however many partitions it
@@ -8,28 +8,26 @@
 //! to readers. While it syncs, the next frame gathers: there is no timer.
 
 mod format;
+mod retention;
 mod topics;
+mod writer;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use bytes::BytesMut;
 use nova_bus::table::{Source, Table, TableReader};
-use nova_bus::{
-    Ack, AppendError, Bus, BusError, MAX_IN_FLIGHT_BYTES, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec,
-};
-use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position, WriteError};
-use parking_lot::{Condvar, Mutex};
+use nova_bus::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
+use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use crate::retention::Retention;
+use crate::writer::{Queue, QueueState, Waiting, Writer};
 
 /// Bytes of young records kept in memory.
 const YOUNG_BYTES: usize = 64 << 20;
-/// Most bytes of one frame.
-const FRAME_BYTES: usize = 4 << 20;
 const MAGIC: [u8; 8] = *b"NOVABUS1";
 
 /// Where and how much.
@@ -39,7 +37,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// The cluster; a directory of another one is refused.
     pub cluster: [u8; 16],
-    /// Oldest segments go when all together are larger, in bytes.
+    /// Oldest segments go when all together are larger, in bytes; at least two segments. Those with commands that are
+    /// neither applied nor past the topic's retention stay, and then no more commands are taken.
     pub retention_bytes: u64,
     /// Size of a segment file, in bytes: the step in which space is taken and given back.
     pub segment_bytes: u64,
@@ -84,28 +83,6 @@ pub struct EmbeddedBus {
     _lock: DirLock,
 }
 
-struct Waiting {
-    topic: Topic,
-    partition: u32,
-    records: Vec<Outgoing>,
-    bytes: u64,
-    ack: oneshot::Sender<Result<u64, AppendError>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    state: Mutex<QueueState>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct QueueState {
-    waiting: Vec<Waiting>,
-    bytes: u64,
-    closed: bool,
-    failed: Option<String>,
-}
-
 struct Disk {
     dir: PathBuf,
 }
@@ -118,7 +95,9 @@ impl EmbeddedBus {
     pub fn open(config: Config) -> Result<Self, OpenBusError> {
         let lock = DirLock::take(&config.dir)?;
         let mut table = Table::new(YOUNG_BYTES);
+        let mut retention = Retention::default();
         for spec in topics::load(&config.dir)? {
+            retention.topic(&spec);
             // A list without doubles cannot be refused.
             let _ = table.ensure(&spec);
         }
@@ -127,6 +106,10 @@ impl EmbeddedBus {
         let journal = Journal::open(&config.dir, options, |place, _, frame| {
             let read = format::chunks(&frame, |chunk| {
                 table.restore(&chunk.topic, chunk.partition, place, chunk.first, chunk.count);
+                if chunk.count > 0 {
+                    let end = chunk.first + u64::from(chunk.count);
+                    retention.note(place.segment, &chunk.topic, chunk.partition, end, chunk.timestamp_ms);
+                }
             });
             if read.is_none() {
                 damaged.get_or_insert(place);
@@ -137,16 +120,20 @@ impl EmbeddedBus {
             return Err(OpenError::Damaged { path, offset: place.offset }.into());
         }
         let table = Arc::new(Mutex::new(table));
-        let queue = Arc::new(Queue::default());
-        let writer = Writer {
-            journal,
-            table: Arc::clone(&table),
-            queue: Arc::clone(&queue),
-            retention_bytes: config.retention_bytes,
-        };
+        let limit = config.retention_bytes.max(2 * config.segment_bytes);
+        let state = QueueState { stored: journal.bytes(), limit, ..QueueState::default() };
+        let queue = Queue { state: state.into(), retention: retention.into(), ..Queue::default() };
+        let queue = Arc::new(queue);
+        let writer = Writer { journal, table: Arc::clone(&table), queue: Arc::clone(&queue) };
         let thread = std::thread::Builder::new().name("bus-writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(OpenBusError::Thread)?;
         Ok(Self { table, queue, disk: Arc::new(Disk { dir: config.dir }), writer: Some(writer), _lock: lock })
+    }
+
+    /// Commands of this partition below the offset `next` are applied durably: nobody will ask for them again, and their
+    /// space may be used for others. Without being told, the bus keeps them for as long as their topic says.
+    pub fn commands_applied(&self, partition: u32, next: u64) {
+        self.queue.retention.lock().applied(partition, next);
     }
 }
 
@@ -157,110 +144,6 @@ impl Drop for EmbeddedBus {
         self.queue.wake.notify_one();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
-        }
-    }
-}
-
-struct Writer {
-    journal: Journal,
-    table: Arc<Mutex<Table<Position>>>,
-    queue: Arc<Queue>,
-    retention_bytes: u64,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut taken = Vec::new();
-        loop {
-            {
-                let mut state = self.queue.state.lock();
-                while state.waiting.is_empty() && !state.closed {
-                    self.queue.wake.wait(&mut state);
-                }
-                if state.waiting.is_empty() {
-                    return;
-                }
-                std::mem::swap(&mut taken, &mut state.waiting);
-            }
-            while !taken.is_empty() {
-                let mut bytes = 0;
-                let fits = taken.iter().position(|it| {
-                    bytes += it.bytes as usize;
-                    bytes > FRAME_BYTES
-                });
-                let rest = taken.split_off(fits.unwrap_or(taken.len()).max(1));
-                self.commit(std::mem::replace(&mut taken, rest));
-            }
-        }
-    }
-
-    fn commit(&mut self, group: Vec<Waiting>) {
-        let timestamp_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let bytes: u64 = group.iter().map(|waiting| waiting.bytes).sum();
-        let mut frame = BytesMut::with_capacity(bytes as usize + 64 * group.len());
-        let mut next: BTreeMap<(Topic, u32), u64> = BTreeMap::new();
-        let mut written = Vec::with_capacity(group.len());
-        for waiting in group {
-            let Waiting { topic, partition, records, ack, .. } = waiting;
-            let key = (topic, partition);
-            let first = match next.get(&key) {
-                Some(first) => *first,
-                None => self.table.lock().offsets(&key.0, partition).map_or(0, |range| range.end),
-            };
-            format::write(&mut frame, &key.0, partition, first, timestamp_ms, &records);
-            let count = records.len() as u64;
-            let stamped = records.into_iter().zip(first..).map(|(record, offset)| {
-                let Outgoing { key, headers, value } = record;
-                Record { offset, timestamp_ms, key, headers, value }
-            });
-            written.push((key.0.clone(), partition, first, stamped.collect::<Vec<_>>(), ack));
-            next.insert(key, first + count);
-        }
-        let outcome = self.journal.commit(&[frame.freeze()]);
-        self.queue.state.lock().bytes -= bytes;
-        match outcome {
-            Ok(place) => {
-                let mut table = self.table.lock();
-                for (topic, partition, _, records, _) in &mut written {
-                    table.publish(topic, *partition, place, std::mem::take(records));
-                }
-                drop(table);
-                for (_, _, first, _, ack) in written {
-                    let _ = ack.send(Ok(first));
-                }
-                self.retain();
-            }
-            Err(WriteError::Full) => {
-                for (.., ack) in written {
-                    let _ = ack.send(Err(AppendError::NotSent { why: "no space left on the device".into() }));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "the bus takes nothing more: restart the process once the disk is well");
-                self.queue.state.lock().failed = Some(error.to_string());
-                for (.., ack) in written {
-                    let _ = ack.send(Err(AppendError::OutcomeUnknown { why: error.to_string() }));
-                }
-            }
-        }
-    }
-
-    fn retain(&mut self) {
-        if self.journal.bytes() <= self.retention_bytes {
-            return;
-        }
-        let Some(second) = self.journal.segments().nth(1) else { return };
-        // A partition that loses all it has must still know its next offset after a restart.
-        let mut marks = BytesMut::new();
-        for (topic, partition, next) in self.table.lock().left_empty(|place| place.segment < second) {
-            format::write(&mut marks, &topic, partition, next, 0, &[]);
-        }
-        if !marks.is_empty() && self.journal.commit(&[marks.freeze()]).is_err() {
-            return;
-        }
-        match self.journal.drop_below(second) {
-            Ok(_) => self.table.lock().forget(|place| place.segment < second),
-            Err(error) => tracing::warn!(%error, "an old segment of the bus could not be removed"),
         }
     }
 }
@@ -307,11 +190,8 @@ impl Bus for EmbeddedBus {
             return refuse(format!("no partition {partition} of {topic}"));
         }
         let mut state = self.queue.state.lock();
-        if let Some(why) = &state.failed {
-            return refuse(why.clone());
-        }
-        if state.bytes + bytes > MAX_IN_FLIGHT_BYTES {
-            return refuse("the queue of the bus is full".into());
+        if let Some(why) = state.refuses(topic, bytes) {
+            return refuse(why);
         }
         let (ack, receiver) = oneshot::channel();
         state.bytes += bytes;
@@ -342,6 +222,7 @@ impl Bus for EmbeddedBus {
         let mut new = Vec::new();
         for spec in topics {
             if table.ensure(spec)? {
+                self.queue.retention.lock().topic(spec);
                 new.push(spec.clone());
             }
         }

@@ -140,6 +140,12 @@ impl Journal {
             let last = index + 1 == firsts.len();
             journal.scan(*first, last, &mut visit)?;
         }
+        // Whoever was killed between a write and its sync left frames that only the kernel has. They were just shown, and
+        // will be built upon: they must not go with a power cut.
+        if let Some(last) = journal.segments.back() {
+            last.sync().map_err(io_error(&last.path))?;
+        }
+        sync_dir(dir).map_err(io_error(dir))?;
         Ok(journal)
     }
 

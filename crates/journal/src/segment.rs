@@ -47,9 +47,12 @@ impl Segment {
         let size = file.metadata()?.len();
         if tail_is_dirty(&file, end, size)? {
             file.set_len(end)?;
-            file.sync_all()?;
         }
         Ok(Self { path, first, end, file })
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     pub(crate) fn write(&mut self, number: u64, parts: &[Bytes]) -> Result<Position, WriteError> {
@@ -169,11 +172,9 @@ pub(crate) fn scan(
 ) -> Result<Scan, OpenError> {
     let bytes = Bytes::from(fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
     if bytes.len() < HEADER || crc32c::crc32c(&bytes[..36]) != word(&bytes[36..]) {
-        let foreign = bytes.len() >= HEADER && bytes[..8] == options.magic && bytes[8..36].iter().any(|b| *b != 0);
-        if foreign && find_frame(&bytes, HEADER, 0).is_some() {
-            return Err(OpenError::Damaged { path: path.to_owned(), offset: 0 });
-        }
-        return Ok(Scan::NoHeader);
+        // A header is synced before the first frame is written: one that is bad before anything else was good once.
+        let used = bytes.iter().skip(HEADER).any(|byte| *byte != 0);
+        return if used { Err(OpenError::Damaged { path: path.to_owned(), offset: 0 }) } else { Ok(Scan::NoHeader) };
     }
     let found = word(&bytes[8..]);
     if bytes[..8] != options.magic {

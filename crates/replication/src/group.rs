@@ -1,27 +1,28 @@
 //! A member's handle on its group.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nova_journal::{DirLock, LockError};
-use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use nova_journal::DirLock;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use openraft::{BasicNode, ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{BasicNode, ChangeMembers, Config, ReadPolicy, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::log::{Log, LogKind, LogStats, OpenLogError};
-use crate::machine::{Machine, StateMachine};
-use crate::network::Network;
-use crate::server::{self, RaftServer, Service};
-use crate::snapshot::SnapshotDir;
-use crate::types::{Membership, Opaque, Raft, Types};
+use crate::error::{MembershipError, ProposeError, ReadError, StartError, leader, membership_error, read_error};
+use crate::log::{Log, LogKind, LogStats};
+use crate::machine::StateMachine;
+use crate::network::{Network, SNAPSHOT_PATIENCE};
+use crate::open::open;
+use crate::server::{self, Own, RaftServer, Service};
+use crate::snapshot::{SnapshotDir, SnapshotStats};
+use crate::status::{Status, watch_status};
+use crate::types::{Opaque, Raft, Types};
 
 /// Entries that stay behind a snapshot, so that a follower that was away shortly needs no snapshot (and openraft does not
 /// meet a purged index).
@@ -46,164 +47,6 @@ pub struct GroupConfig {
     pub election_max_ms: u64,
     /// Entries between two snapshots.
     pub snapshot_entries: u64,
-}
-
-/// A member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberInfo {
-    /// Its number.
-    pub id: u64,
-    /// Where it answers: `http://host:port`.
-    pub address: String,
-    /// Whether it votes.
-    pub voter: bool,
-}
-
-/// What a member is just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It leads.
-    Leader,
-    /// It follows.
-    Follower,
-    /// It stands for election.
-    Candidate,
-    /// It gets the log and does not vote.
-    Learner,
-    /// It stopped.
-    Stopped,
-}
-
-/// Facts about a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it is.
-    pub role: Role,
-    /// Term.
-    pub term: u64,
-    /// Leader, when one is known.
-    pub leader: Option<u64>,
-    /// Last entry in its log.
-    pub last: u64,
-    /// Last entry known to be committed.
-    pub committed: u64,
-    /// Last entry applied.
-    pub applied: u64,
-    /// Term of that entry: a leader whose own first entry was applied has it equal to `term`.
-    pub applied_term: u64,
-    /// Last entry in a snapshot.
-    pub snapshot: u64,
-    /// All members.
-    pub members: Vec<MemberInfo>,
-    /// Why it stopped for good; the process must end.
-    pub fatal: Option<String>,
-}
-
-impl Status {
-    /// Where a member answers.
-    #[must_use]
-    pub fn address(&self, member: u64) -> Option<&str> {
-        self.members.iter().find(|it| it.id == member).map(|it| it.address.as_str())
-    }
-
-    /// Whether it leads and has applied an entry of its own term: all of its predecessors' entries are applied then.
-    #[must_use]
-    pub fn leads(&self) -> bool {
-        self.role == Role::Leader && self.applied_term == self.term
-    }
-}
-
-/// Why a member could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Another process has its directory.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// Its log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] OpenLogError),
-    /// A file cannot be read or written.
-    #[error("cannot use {path}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The directory is that of another member.
-    #[error("{path} belongs to member {found}, not {wanted}")]
-    OtherMember {
-        /// The directory.
-        path: PathBuf,
-        /// Its member.
-        found: String,
-        /// The member that was to start.
-        wanted: u64,
-    },
-    /// openraft did not start.
-    #[error("the member did not start: {0}")]
-    Raft(String),
-}
-
-/// Why a command was not committed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Certainly not appended; the leader, when known, may take it.
-    #[error("not the leader")]
-    NotLeader {
-        /// Number and address.
-        leader: Option<(u64, String)>,
-    },
-    /// It may or may not be committed, now or later.
-    #[error("outcome unknown: {why}")]
-    OutcomeUnknown {
-        /// For people.
-        why: String,
-    },
-    /// The member stopped for good.
-    #[error("the member has stopped: {why}")]
-    Stopped {
-        /// For people.
-        why: String,
-    },
-}
-
-/// Why a linearizable read is not possible.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// Another member leads, perhaps.
-    #[error("not the leader")]
-    NotLeader {
-        /// Number and address.
-        leader: Option<(u64, String)>,
-    },
-    /// No quorum answered in time.
-    #[error("no quorum")]
-    NoQuorum,
-}
-
-/// Why the membership was not changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MembershipError {
-    /// Another member leads, perhaps.
-    #[error("not the leader")]
-    NotLeader {
-        /// Number and address.
-        leader: Option<(u64, String)>,
-    },
-    /// The number was used before: what such a member once promised would be forgotten.
-    #[error("member id {id} was used before; take a new one")]
-    IdUsed {
-        /// The number.
-        id: u64,
-    },
-    /// No member has it, or it is the last one.
-    #[error("{0}")]
-    Refused(String),
-    /// Not done in time.
-    #[error("not done in time; look at the members before trying again")]
-    Timeout,
 }
 
 /// A committed and applied command.
@@ -239,10 +82,6 @@ impl Pending {
             Err(_) => Err(unknown("no answer in time")),
         }
     }
-}
-
-fn leader(forward: &ForwardToLeader<Types>) -> Option<(u64, String)> {
-    Some((forward.leader_id?, forward.leader_node.as_ref()?.addr.clone()))
 }
 
 /// A member's handle on its group.
@@ -284,7 +123,7 @@ impl<M: StateMachine> Group<M> {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries.max(1)),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
             max_payload_entries: 64,
-            install_snapshot_timeout: 60_000,
+            install_snapshot_timeout: SNAPSHOT_PATIENCE.as_millis() as u64,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             ..Config::default()
@@ -307,8 +146,7 @@ impl<M: StateMachine> Group<M> {
     pub fn server(&self) -> RaftServer {
         server::serve(Service {
             raft: self.raft.clone(),
-            cluster: self.config.cluster,
-            member: self.config.member,
+            own: Own { cluster: self.config.cluster, member: self.config.member },
             snapshots: self.snapshots.clone(),
         })
     }
@@ -380,6 +218,12 @@ impl<M: StateMachine> Group<M> {
         self.log.stats()
     }
 
+    /// Facts about snapshots.
+    #[must_use]
+    pub fn snapshot_stats(&self) -> SnapshotStats {
+        self.snapshots.stats()
+    }
+
     /// Takes a member in: it gets the log first and votes once it has it.
     ///
     /// # Errors
@@ -447,99 +291,4 @@ impl<M: StateMachine> Group<M> {
         }
         self.log.close();
     }
-}
-
-type Opened<M> = (DirLock, Log, Machine<M>, SnapshotDir);
-
-fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<Opened<M>, StartError> {
-    let lock = DirLock::take(&config.dir)?;
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| StartError::Io { path, source }
-    };
-    let name = config.dir.join("member");
-    match std::fs::read_to_string(&name) {
-        Ok(found) if found.trim() == config.member.to_string() => {}
-        Ok(found) => {
-            let (path, found) = (config.dir.clone(), found.trim().to_owned());
-            return Err(StartError::OtherMember { path, found, wanted: config.member });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            nova_journal::write_file(&name, format!("{}\n", config.member).as_bytes()).map_err(failed(&name))?;
-        }
-        Err(error) => return Err(failed(&name)(error)),
-    }
-    let log = match config.log {
-        LogKind::File => config.dir.join("log"),
-        LogKind::Sled => config.dir.join("log.sled"),
-    };
-    let log = Log::open(config.log, &log, config.cluster)?;
-    let dir = config.dir.join("snapshots");
-    let snapshots = SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?;
-    let machine = Machine::open(machine, snapshots.clone()).map_err(failed(&dir))?;
-    Ok((lock, log, machine, snapshots))
-}
-
-fn read_error<E>(error: RaftError<Types, E>) -> ReadError
-where
-    E: openraft::TryAsRef<ForwardToLeader<Types>> + std::fmt::Debug,
-{
-    match error {
-        RaftError::APIError(error) => match error.try_as_ref() {
-            Some(forward) => ReadError::NotLeader { leader: leader(forward) },
-            None => ReadError::NoQuorum,
-        },
-        RaftError::Fatal(_) => ReadError::NotLeader { leader: None },
-    }
-}
-
-fn membership_error(error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            MembershipError::NotLeader { leader: leader(&forward) }
-        }
-        other => MembershipError::Refused(other.to_string()),
-    }
-}
-
-fn members(membership: &Membership) -> Vec<MemberInfo> {
-    let voters: BTreeSet<_> = membership.voter_ids().collect();
-    let info =
-        |(id, node): (&u64, &BasicNode)| MemberInfo { id: *id, address: node.addr.clone(), voter: voters.contains(id) };
-    membership.nodes().map(info).collect()
-}
-
-fn watch_status<M: StateMachine>(raft: &Raft<M>) -> watch::Receiver<Status> {
-    let mut metrics = raft.metrics();
-    let read = |metrics: &openraft::RaftMetrics<Types>| Status {
-        role: match metrics.state {
-            ServerState::Leader => Role::Leader,
-            ServerState::Follower => Role::Follower,
-            ServerState::Candidate => Role::Candidate,
-            ServerState::Learner => Role::Learner,
-            ServerState::Shutdown => Role::Stopped,
-        },
-        term: metrics.current_term,
-        leader: metrics.current_leader,
-        last: metrics.last_log_index.unwrap_or(0),
-        committed: metrics.local_committed.map_or(0, |id| id.index),
-        applied: metrics.last_applied.map_or(0, |id| id.index),
-        applied_term: metrics.last_applied.map_or(0, |id| id.leader_id.term),
-        snapshot: metrics.snapshot.map_or(0, |id| id.index),
-        members: members(metrics.membership_config.membership()),
-        fatal: metrics.running_state.as_ref().err().map(ToString::to_string),
-    };
-    let (sender, receiver) = watch::channel(read(&metrics.borrow_watched()));
-    tokio::spawn(async move {
-        while metrics.changed().await.is_ok() {
-            let status = read(&metrics.borrow_watched());
-            sender.send_if_modified(|before| {
-                let changed = *before != status;
-                *before = status;
-                changed
-            });
-        }
-        sender.send_modify(|status| status.role = Role::Stopped);
-    });
-    receiver
 }

@@ -6,21 +6,26 @@
 //! Nothing is answered before it is on disk: votes and entries are synced by the log's own thread, one sync for all that
 //! is waiting.
 
+mod append_stream;
 mod codec;
+mod error;
 mod group;
 mod log;
 mod machine;
 mod metrics;
 mod network;
+mod open;
 mod server;
 mod snapshot;
+mod status;
 #[cfg(test)]
 mod suite;
 mod types;
 
-pub use group::{
-    Group, GroupConfig, MemberInfo, MembershipError, Pending, ProposeError, ReadError, Reply, Role, StartError, Status,
-};
+pub use error::{MembershipError, ProposeError, ReadError, StartError};
+pub use group::{Group, GroupConfig, Pending, Reply};
 pub use log::{LogKind, LogStats, OpenLogError};
 pub use machine::{ApplyError, Committed, StateMachine};
 pub use server::RaftServer;
+pub use snapshot::SnapshotStats;
+pub use status::{MemberInfo, Role, Status};

@@ -79,7 +79,7 @@ impl<M: StateMachine> Machine<M> {
     pub(crate) fn open(machine: M, snapshots: SnapshotDir) -> io::Result<Self> {
         let inner = Inner { machine, applied: None, membership: StoredMembership::default(), seen: BTreeSet::new() };
         let own = Self { inner: Arc::new(Mutex::new(inner)), snapshots, seen: Arc::default() };
-        if let Some(file) = own.snapshots.newest()? {
+        if let Some(file) = own.snapshots.current() {
             own.restore(&file)?;
         }
         Ok(own)
@@ -147,6 +147,17 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
         Builder { inner: Arc::clone(&self.inner), snapshots: self.snapshots.clone() }
     }
 
+    /// None when the disk is too full; openraft asks again after as many entries as lie between two snapshots.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder<M>> {
+        match self.snapshots.has_room() {
+            Err(error) if !force => {
+                self.snapshots.report(&error);
+                None
+            }
+            _ => Some(self.get_snapshot_builder().await),
+        }
+    }
+
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let (inner, snapshots, seen) = (Arc::clone(&self.inner), self.snapshots.clone(), Arc::clone(&self.seen));
         let expected = meta.last_log_id;
@@ -162,9 +173,9 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<openraft::alias::SnapshotOf<Types, SnapshotFile>>> {
-        let Some(file) = self.snapshots.newest()? else { return Ok(None) };
-        let meta = file.header().meta.clone();
-        Ok(Some(openraft::storage::Snapshot { meta, snapshot: file }))
+        let snapshot =
+            |file: SnapshotFile| openraft::storage::Snapshot { meta: file.header().meta.clone(), snapshot: file };
+        Ok(self.snapshots.current().map(snapshot))
     }
 }
 
@@ -186,7 +197,16 @@ impl<M: StateMachine> RaftSnapshotBuilder<Types> for Builder<M> {
         let snapshots = self.snapshots.clone();
         let meta = header.meta.clone();
         let writing = move || snapshots.write(&header, |out| M::write(frozen, out));
-        let file = tokio::task::spawn_blocking(writing).await.map_err(io::Error::other)??;
-        Ok(openraft::storage::Snapshot { meta, snapshot: file })
+        let written = tokio::task::spawn_blocking(writing).await.map_err(io::Error::other);
+        match written.and_then(|written| written) {
+            Ok(snapshot) => Ok(openraft::storage::Snapshot { meta, snapshot }),
+            // An error would end the member; and all members write theirs at about the same entry, perhaps on disks that
+            // are equally full.
+            Err(error) => {
+                self.snapshots.report(&error);
+                let snapshot = self.snapshots.nothing();
+                Ok(openraft::storage::Snapshot { meta: snapshot.header().meta.clone(), snapshot })
+            }
+        }
     }
 }

@@ -3,17 +3,23 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_client::RaftClient;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+};
 use openraft::{AnyError, BasicNode};
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::codec::{entry_to_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
+use crate::append_stream;
+use crate::codec::{answer_from_wire, append_to_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
 use crate::snapshot::SnapshotFile;
 use crate::types::{Types, Vote};
 
@@ -21,6 +27,11 @@ use crate::types::{Types, Vote};
 const PART_BYTES: usize = 256 << 10;
 /// Largest message between members: a batch of entries.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// A snapshot may take as long as it needs, while parts of it are on their way: this is how long nothing may move.
+pub(crate) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+/// The slowest that a member is expected to check and restore a snapshot, in bytes per second.
+const RESTORE_BYTES_PER_SECOND: u64 = 10 << 20;
 
 type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotFile>;
 
@@ -48,7 +59,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-fn unreachable(why: impl ToString) -> RPCError<Types> {
+pub(crate) fn unreachable(why: impl ToString) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(&AnyError::error(why)))
 }
 
@@ -95,6 +106,15 @@ async fn bounded<T>(
     }
 }
 
+/// Ends when nothing moved for `patience`, or no answer came within `restoring` after the last part.
+async fn stalled(mut moves: watch::Receiver<()>, patience: Duration, restoring: Duration) {
+    while let Ok(moved) = tokio::time::timeout(patience, moves.changed()).await {
+        if moved.is_err() {
+            return tokio::time::sleep(restoring).await;
+        }
+    }
+}
+
 impl RaftNetworkV2<Types> for Peer {
     type SnapshotData = SnapshotFile;
 
@@ -103,29 +123,23 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let entries: Result<Vec<_>, _> = rpc.entries.iter().map(entry_to_wire).collect();
-        let request = v1::AppendRequest {
-            target: Some(self.target.clone()),
-            vote: Some(vote_to_wire(&rpc.vote)),
-            prev: rpc.prev_log_id.as_ref().map(id_to_wire),
-            commit: rpc.leader_commit.as_ref().map(id_to_wire),
-            entries: entries.map_err(|error| broken(&error))?,
-        };
+        let request = append_to_wire(self.target.clone(), &rpc).map_err(|error| broken(&error))?;
         let mut client = self.client()?;
         let answer = bounded(option, client.append(request)).await?;
-        use v1::append_response::Result as Answer;
-        match answer.result {
-            Some(Answer::Success(_)) => Ok(AppendEntriesResponse::Success),
-            Some(Answer::Conflict(_)) => Ok(AppendEntriesResponse::Conflict),
-            Some(Answer::Partial(matching)) => {
-                Ok(AppendEntriesResponse::PartialSuccess(matching.last.as_ref().map(id_from_wire)))
-            }
-            Some(Answer::HigherVote(vote)) => {
-                let vote = vote_from_wire(Some(&vote)).map_err(|error| broken(&error))?;
-                Ok(AppendEntriesResponse::HigherVote(vote))
-            }
-            None => Err(unreachable("an answer without content")),
-        }
+        answer_from_wire(answer).map_err(|error| broken(&error))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let (client, target) = (self.client(), self.target.clone());
+        // openraft's limit is meant for one request; here several may share the follower's disk.
+        Box::pin(async move { append_stream::open(client?, target, input, 4 * option.hard_ttl()).await })
     }
 
     async fn vote(
@@ -153,25 +167,34 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let gone = |why: String| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
         let file = tokio::fs::File::open(snapshot.snapshot.path()).await.map_err(|error| gone(error.to_string()))?;
+        let bytes = file.metadata().await.map_err(|error| gone(error.to_string()))?.len();
         let head = v1::SnapshotHead { target: Some(self.target.clone()), vote: Some(vote_to_wire(&vote)) };
         let first = v1::SnapshotPart { head: Some(head), data: bytes::Bytes::new() };
-        let rest = futures::stream::unfold(file, |mut file| async move {
+        let (moved, moves) = watch::channel(());
+        let rest = futures::stream::unfold((file, moved), |(mut file, moved)| async move {
             let mut buffer = vec![0; PART_BYTES];
             // A file that cannot be read ends the stream early; the receiver finds it cut short.
             let read = file.read(&mut buffer).await.unwrap_or(0);
             buffer.truncate(read);
-            (read > 0).then(|| (v1::SnapshotPart { head: None, data: buffer.into() }, file))
+            moved.send_replace(());
+            (read > 0).then(|| (v1::SnapshotPart { head: None, data: buffer.into() }, (file, moved)))
         });
         let parts = futures::stream::iter([first]).chain(rest);
         let mut client = self.client.clone().map_err(gone)?;
-        let sending = tokio::time::timeout(option.hard_ttl(), client.install_snapshot(parts));
+        let patience = option.hard_ttl();
+        let restoring = patience + Duration::from_secs(bytes / RESTORE_BYTES_PER_SECOND);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = sending => {
-                let answer = answer.map_err(|_| gone("no answer in time".into()))?.map_err(|s| gone(s.to_string()))?;
+            () = stalled(moves, patience, restoring) => Err(gone("the snapshot does not move".into())),
+            answer = client.install_snapshot(parts) => {
+                let answer = answer.map_err(|status| gone(status.to_string()))?;
                 let vote = vote_from_wire(answer.into_inner().vote.as_ref()).map_err(|error| gone(error.to_string()))?;
                 Ok(SnapshotResponse::new(vote))
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

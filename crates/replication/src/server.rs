@@ -3,30 +3,40 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_server;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::raft::VoteRequest;
 use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::codec::{entries_from_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
+use crate::append_stream;
+use crate::codec::{answer_to_wire, append_from_wire, id_from_wire, id_to_wire, vote_from_wire, vote_to_wire};
 use crate::machine::StateMachine;
-use crate::network::MAX_MESSAGE_BYTES;
+use crate::network::{MAX_MESSAGE_BYTES, SNAPSHOT_PATIENCE};
 use crate::snapshot::SnapshotDir;
 use crate::types::{Raft, Types};
 
 pub(crate) struct Service<M: StateMachine> {
     pub raft: Raft<M>,
+    pub own: Own,
+    pub snapshots: SnapshotDir,
+}
+
+/// Who answers here; requests for anybody else are refused.
+#[derive(Clone)]
+pub(crate) struct Own {
     pub cluster: [u8; 16],
     pub member: u64,
-    pub snapshots: SnapshotDir,
 }
 
 /// The gRPC service that members call; to be mounted on the member's server.
 pub type RaftServer = raft_server::RaftServer<Erased>;
 
 /// The service without its state machine's type.
-pub struct Erased(Arc<dyn raft_server::Raft>);
+pub struct Erased(Arc<dyn raft_server::Raft<AppendStreamStream = AppendAnswers>>);
+
+type AppendAnswers = BoxStream<'static, Result<v1::AppendResponse, Status>>;
 
 pub(crate) fn serve<M: StateMachine>(service: Service<M>) -> RaftServer {
     raft_server::RaftServer::new(Erased(Arc::new(service)))
@@ -38,6 +48,15 @@ pub(crate) fn serve<M: StateMachine>(service: Service<M>) -> RaftServer {
 impl raft_server::Raft for Erased {
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         self.0.append(request).await
+    }
+
+    type AppendStreamStream = AppendAnswers;
+
+    async fn append_stream(
+        &self,
+        requests: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<AppendAnswers>, Status> {
+        self.0.append_stream(requests).await
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
@@ -60,7 +79,12 @@ fn failed(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
-impl<M: StateMachine> Service<M> {
+async fn next_part(parts: &mut Streaming<v1::SnapshotPart>) -> Result<Option<v1::SnapshotPart>, Status> {
+    let next = tokio::time::timeout(SNAPSHOT_PATIENCE, parts.try_next()).await;
+    next.map_err(|_| Status::deadline_exceeded("the next part of the snapshot does not come"))?
+}
+
+impl Own {
     fn check(&self, target: Option<&v1::Target>) -> Result<(), Status> {
         let target = target.ok_or_else(|| Status::invalid_argument("the target is missing"))?;
         if target.cluster[..] != self.cluster {
@@ -76,29 +100,27 @@ impl<M: StateMachine> Service<M> {
 #[tonic::async_trait]
 impl<M: StateMachine> raft_server::Raft for Service<M> {
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
-        use v1::append_response::{Matching, Result as Answer};
         let request = request.into_inner();
-        self.check(request.target.as_ref())?;
-        let rpc = AppendEntriesRequest {
-            vote: vote_from_wire(request.vote.as_ref()).map_err(malformed)?,
-            prev_log_id: request.prev.as_ref().map(id_from_wire),
-            entries: entries_from_wire(request.entries).map_err(malformed)?,
-            leader_commit: request.commit.as_ref().map(id_from_wire),
-        };
-        let answer = match self.raft.append_entries(rpc).await.map_err(failed)? {
-            AppendEntriesResponse::Success => Answer::Success(true),
-            AppendEntriesResponse::Conflict => Answer::Conflict(true),
-            AppendEntriesResponse::PartialSuccess(last) => {
-                Answer::Partial(Matching { last: last.as_ref().map(id_to_wire) })
-            }
-            AppendEntriesResponse::HigherVote(vote) => Answer::HigherVote(vote_to_wire(&vote)),
-        };
-        Ok(Response::new(v1::AppendResponse { result: Some(answer) }))
+        self.own.check(request.target.as_ref())?;
+        let request = append_from_wire(request).map_err(malformed)?;
+        let answer = self.raft.append_entries(request).await.map_err(failed)?;
+        Ok(Response::new(answer_to_wire(answer)))
+    }
+
+    type AppendStreamStream = AppendAnswers;
+
+    async fn append_stream(
+        &self,
+        requests: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<AppendAnswers>, Status> {
+        let own = self.own.clone();
+        let check = move |target: Option<&v1::Target>| own.check(target);
+        Ok(Response::new(append_stream::serve(&self.raft, requests.into_inner(), check)))
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.target.as_ref())?;
+        self.own.check(request.target.as_ref())?;
         let mut rpc = VoteRequest::<Types>::new(
             vote_from_wire(request.vote.as_ref()).map_err(malformed)?,
             request.last.as_ref().map(id_from_wire),
@@ -118,19 +140,19 @@ impl<M: StateMachine> raft_server::Raft for Service<M> {
         request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<v1::SnapshotResponse>, Status> {
         let mut parts = request.into_inner();
-        let first = parts.try_next().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
+        let first = next_part(&mut parts).await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("the first part has no head"))?;
-        self.check(head.target.as_ref())?;
+        self.own.check(head.target.as_ref())?;
         let vote = vote_from_wire(head.vote.as_ref()).map_err(malformed)?;
-        let path = self.snapshots.temporary();
-        let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
+        let unfinished = self.snapshots.unfinished();
+        let mut file = tokio::fs::File::create(unfinished.path()).await.map_err(failed)?;
         file.write_all(&first.data).await.map_err(failed)?;
-        while let Some(part) = parts.try_next().await? {
+        while let Some(part) = next_part(&mut parts).await? {
             file.write_all(&part.data).await.map_err(failed)?;
         }
         file.sync_all().await.map_err(failed)?;
         let snapshots = self.snapshots.clone();
-        let checking = tokio::task::spawn_blocking(move || snapshots.check(&path));
+        let checking = tokio::task::spawn_blocking(move || snapshots.finished(unfinished));
         let file = checking.await.map_err(failed)?.map_err(malformed)?;
         let snapshot = openraft::storage::Snapshot { meta: file.header().meta.clone(), snapshot: file };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;

@@ -3,7 +3,8 @@
 //! ```text
 //! file = magic(8) version(4) cluster(16) header_len(4) header(JSON) body body_len(8) crc32c(4)
 //! ```
-//! The checksum covers all before it. A file gets its name only once it is synced; two are kept.
+//! The checksum covers all before it. A file gets its name only once it is synced; two are kept. One that is given up,
+//! by an error or by nobody waiting for it any more, is removed.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::invalid;
@@ -32,7 +34,41 @@ pub(crate) struct Header {
 pub(crate) struct SnapshotDir {
     dir: PathBuf,
     cluster: [u8; 16],
-    temporary: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The newest one, checked once: reading it through takes seconds, and openraft asks for it often.
+    current: Mutex<Option<SnapshotFile>>,
+    written: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Facts about snapshots of this member, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStats {
+    /// Written.
+    pub written: u64,
+    /// Wanted and not written: without any, the log only grows.
+    pub failed: u64,
+}
+
+/// A file that is not a snapshot yet, and goes with this handle unless it was kept by then.
+#[derive(Debug)]
+pub(crate) struct Unfinished(PathBuf);
+
+impl Unfinished {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once it is kept it has another name, and there is nothing here.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// A snapshot whose checksum is right.
@@ -41,6 +77,7 @@ pub(crate) struct SnapshotFile {
     path: PathBuf,
     header: Header,
     body: std::ops::Range<u64>,
+    _unfinished: Option<Arc<Unfinished>>,
 }
 
 struct Summed<W> {
@@ -63,7 +100,8 @@ impl<W: Write> Write for Summed<W> {
 }
 
 impl SnapshotDir {
-    /// Makes the directory; removes what was never finished.
+    /// Makes the directory, removes what was never finished, and checks the newest snapshot. A damaged one is an error:
+    /// the log behind it may be gone.
     pub(crate) fn open(dir: PathBuf, cluster: [u8; 16]) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         for entry in fs::read_dir(&dir)? {
@@ -72,13 +110,48 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { dir, cluster, temporary: Arc::default() })
+        let own = Self { dir, cluster, shared: Arc::default() };
+        if let Some(path) = own.all()?.pop() {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            *own.shared.current.lock() = Some(own.check(&path).map_err(named)?);
+        }
+        Ok(own)
+    }
+
+    /// The newest one.
+    pub(crate) fn current(&self) -> Option<SnapshotFile> {
+        self.shared.current.lock().clone()
+    }
+
+    pub(crate) fn stats(&self) -> SnapshotStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SnapshotStats { written: read(&self.shared.written), failed: read(&self.shared.failed) }
+    }
+
+    /// Reports a snapshot that was not written: its member goes on, and its log grows until one is.
+    pub(crate) fn report(&self, error: &io::Error) {
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "no snapshot was written, and the log grows until one can be");
+    }
+
+    /// Refuses when a snapshot could take the space that the log needs to go on.
+    pub(crate) fn has_room(&self) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let last = self.current().map_or(0, |last| last.body.end + TRAILER);
+        enough(disk.f_bavail.saturating_mul(disk.f_frsize), last)
+    }
+
+    /// A snapshot of nothing, for openraft, which has to be given one: it is older than any other.
+    pub(crate) fn nothing(&self) -> SnapshotFile {
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        SnapshotFile { path: self.dir.join("nothing"), header, body: 0..0, _unfinished: None }
     }
 
     /// A place for a file that is being written.
-    pub(crate) fn temporary(&self) -> PathBuf {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!("{number}.tmp"))
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        // One row of numbers for the process: a member that was stopped and started again takes no name twice.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Unfinished(self.dir.join(format!("{}.tmp", NEXT.fetch_add(1, Ordering::Relaxed))))
     }
 
     pub(crate) fn write(
@@ -86,9 +159,9 @@ impl SnapshotDir {
         header: &Header,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
-        let path = self.temporary();
+        let unfinished = self.unfinished();
         let json = serde_json::to_vec(header)?;
-        let mut out = Summed { out: BufWriter::new(File::create(&path)?), crc: 0, length: 0 };
+        let mut out = Summed { out: BufWriter::new(File::create(unfinished.path())?), crc: 0, length: 0 };
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&self.cluster)?;
@@ -101,11 +174,18 @@ impl SnapshotDir {
         let crc = out.crc;
         out.write_all(&crc.to_le_bytes())?;
         out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        self.keep(self.check(&path)?)
+        let kept = self.keep(self.finished(unfinished)?)?;
+        self.shared.written.fetch_add(1, Ordering::Relaxed);
+        Ok(kept)
     }
 
-    /// Looks whether a file is a whole snapshot of this cluster.
-    pub(crate) fn check(&self, path: &Path) -> io::Result<SnapshotFile> {
+    /// Looks whether what was written is a whole snapshot of this cluster.
+    pub(crate) fn finished(&self, unfinished: Unfinished) -> io::Result<SnapshotFile> {
+        let file = self.check(unfinished.path())?;
+        Ok(SnapshotFile { _unfinished: Some(Arc::new(unfinished)), ..file })
+    }
+
+    fn check(&self, path: &Path) -> io::Result<SnapshotFile> {
         let mut input = BufReader::new(File::open(path)?);
         let length = input.get_ref().metadata()?.len();
         let mut fixed = [0; FIXED];
@@ -139,7 +219,8 @@ impl SnapshotDir {
         if crc != u32::from_le_bytes(stored) {
             return Err(invalid("the snapshot's checksum is wrong"));
         }
-        Ok(SnapshotFile { path: path.to_owned(), header: serde_json::from_slice(&json)?, body: start..end })
+        let header = serde_json::from_slice(&json)?;
+        Ok(SnapshotFile { path: path.to_owned(), header, body: start..end, _unfinished: None })
     }
 
     /// Gives a synced snapshot its name, and removes all but the two newest.
@@ -154,7 +235,13 @@ impl SnapshotDir {
         for old in all {
             fs::remove_file(old)?;
         }
-        Ok(SnapshotFile { path, ..file })
+        let kept = SnapshotFile { path, _unfinished: None, ..file };
+        let mut current = self.shared.current.lock();
+        // One that was written while a newer one arrived stays behind it.
+        if current.as_ref().is_none_or(|current| current.header.meta.last_log_id <= id) {
+            *current = Some(kept.clone());
+        }
+        Ok(kept)
     }
 
     fn all(&self) -> io::Result<Vec<PathBuf>> {
@@ -168,15 +255,11 @@ impl SnapshotDir {
         all.sort();
         Ok(all)
     }
+}
 
-    /// The newest one. A damaged one is an error: the log behind it may be gone.
-    pub(crate) fn newest(&self) -> io::Result<Option<SnapshotFile>> {
-        let newest = self.all()?.pop();
-        let check = |path: PathBuf| {
-            self.check(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        };
-        newest.map(check).transpose()
-    }
+/// The next snapshot may be larger than the last one, and the log must be able to grow beside it.
+fn enough(free: u64, last: u64) -> io::Result<()> {
+    if free / 2 >= last { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
 }
 
 impl SnapshotFile {
@@ -193,5 +276,48 @@ impl SnapshotFile {
     /// The whole file, for another member.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        let full = |_: &mut dyn Write| Err(io::ErrorKind::StorageFull.into());
+        dir.write(&header, full).expect_err("there is no space");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
+        dir.write(&header, |out| out.write_all(b"state")).expect("there is space");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_known_without_reading_it_again() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        assert!(dir.current().is_none());
+        let upto = |index| {
+            let meta = SnapshotMeta { last_log_id: Some(crate::types::log_id(1, 1, index)), ..SnapshotMeta::default() };
+            Header { meta, seen: Vec::new() }
+        };
+        let last = |dir: &SnapshotDir| dir.current().and_then(|file| file.header.meta.last_log_id).map(|id| id.index);
+        for (index, newest) in [(5, 5), (9, 9), (7, 9)] {
+            dir.write(&upto(index), |out| out.write_all(b"state")).expect("there is space");
+            assert_eq!(last(&dir), Some(newest));
+        }
+        assert_eq!(last(&SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens")), Some(9));
+        fs::remove_dir_all(folder.path()).expect("it goes");
+        assert_eq!(last(&dir), Some(9));
+    }
+
+    #[test]
+    fn a_snapshot_is_not_begun_without_room_for_twice_the_last_one() {
+        enough(0, 0).expect("the first one is tried");
+        enough(20, 10).expect("twice as much");
+        assert_eq!(enough(19, 10).expect_err("less").kind(), io::ErrorKind::StorageFull);
     }
 }

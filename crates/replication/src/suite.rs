@@ -15,7 +15,7 @@ use crate::snapshot::SnapshotDir;
 use crate::types::{Entry, LeaderId, Opaque, Types, Vote, log_id};
 
 #[derive(Default)]
-struct Concatenation(Vec<u8>);
+pub(crate) struct Concatenation(Vec<u8>);
 
 impl StateMachine for Concatenation {
     type Frozen = Vec<u8>;
@@ -63,7 +63,7 @@ async fn the_sled_log_passes_openrafts_suite() {
     Suite::test_all(Builder(LogKind::Sled)).await.expect("the suite passes");
 }
 
-fn entry(term: u64, index: u64) -> Entry {
+pub(crate) fn entry(term: u64, index: u64) -> Entry {
     let command = Opaque(Bytes::from(format!("{term}/{index}")));
     Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Normal(command) }
 }
@@ -142,5 +142,35 @@ fn both_refuse_a_directory_of_another_cluster() {
                 error => assert!(begun.elapsed().as_secs() < 30, "{error}"),
             }
         }
+    }
+}
+
+/// Opens what another process left; run by the test below, which watches its system calls.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn sled_opener() {
+    let dir = std::env::var_os("LOG").expect("the test below sets it");
+    open_again(LogKind::Sled, std::path::Path::new(&dir)).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_in_sled_is_synced_before_it_is_built_upon() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let mut log = Log::open(LogKind::Sled, &path, [1; 16]).expect("it opens");
+    append(&mut log, vec![entry(1, 1)]).await;
+    log.close();
+    drop(log);
+    let traced = dir.path().join("traced");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-o"]).arg(&traced);
+    strace.arg(std::env::current_exe().expect("it runs")).args(["--exact", "suite::sled_opener", "--ignored"]);
+    match strace.env("LOG", &path).output() {
+        Ok(run) if !run.stdout.is_empty() => assert!(run.status.success(), "{run:?}"),
+        unusable => return eprintln!("not looked at, since strace cannot be used here: {unusable:?}"),
+    }
+    let traced = std::fs::read_to_string(traced).expect("it was written");
+    for path in [path.join("db"), path] {
+        assert!(traced.contains(&format!("<{}>", path.display())), "{} is not synced: {traced}", path.display());
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nova_api::Api;
 use nova_bus::{BusError, Layout, SharedBus};
 use nova_bus_embedded::{EmbeddedBus, OpenBusError};
+use nova_client::{Coordinators, Repeat};
 use nova_coordinator::Coordinator;
 use nova_journal::{DirLock, LockError};
 use nova_scheduler::Scheduler;
@@ -90,6 +91,8 @@ struct Parts {
 }
 
 const CLUSTER: &str = "dev";
+/// How often the bus is told what is applied.
+const FREE_EVERY: Duration = Duration::from_secs(1);
 
 impl AllInOne {
     /// Starts all parts. It answers as soon as its coordinator leads, which takes a moment.
@@ -99,7 +102,8 @@ impl AllInOne {
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
         let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
-        let bus: SharedBus = open_bus(options.data.join("bus")).await?;
+        let embedded = open_bus(options.data.join("bus")).await?;
+        let bus: SharedBus = Arc::<EmbeddedBus>::clone(&embedded);
         bus.ensure_topics(&layout.topics()).await?;
         let stops: [CancellationToken; 5] = Default::default();
         let [stop_trigger, stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
@@ -109,6 +113,8 @@ impl AllInOne {
         } else {
             (options.coordinators.clone(), None)
         };
+        let free = free_applied(embedded, Coordinators::new(coordinators.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(free));
         let scheduler = nova_scheduler::Config {
             cluster: CLUSTER.into(),
             coordinators: coordinators.clone(),
@@ -208,6 +214,22 @@ async fn start_coordinator(options: &Options, layout: &Layout) -> Result<(String
     let address = format!("http://{}", listener.local_addr()?);
     let config = coordinator(&options.data, layout, &address);
     Ok((address, Coordinator::start_on(listener, config).await?))
+}
+
+/// Tells the bus again and again which commands are applied: their space is free for others.
+async fn free_applied(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
+    loop {
+        tokio::time::sleep(FREE_EVERY).await;
+        let asking = coordinators.call(FREE_EVERY, Repeat::Read, |mut member| async move {
+            member.get_shards(nova_wire::v1::GetShardsRequest {}).await
+        });
+        // Without an answer nothing is freed, which a bus that fills up tells by itself.
+        for view in asking.await.map(|answer| answer.shards).unwrap_or_default() {
+            if let Some(position) = view.position {
+                bus.commands_applied(view.shard, position.next_offset);
+            }
+        }
+    }
 }
 
 /// Reading the journal blocks.

@@ -66,6 +66,11 @@ pub(crate) const APPLY_SECONDS: &str = "nova_coordinator_apply_seconds";
 /// Records whose commands could not be decoded, and count as empty.
 pub(crate) const UNREADABLE: &str = "nova_coordinator_unreadable_records_total";
 
+/// Snapshots written.
+const SNAPSHOTS: &str = "nova_raft_snapshots_total";
+/// Snapshots that were wanted and not written: without any, the log only grows.
+const SNAPSHOTS_FAILED: &str = "nova_raft_snapshots_failed_total";
+
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -79,6 +84,9 @@ pub(crate) async fn run(group: Group<EngineMachine>, view: Arc<View>, leases: Sh
         gauge!(COMMITTED).set(status.committed as f64);
         gauge!(APPLIED).set(status.applied as f64);
         counter!(LOG_ENTRIES).absolute(group.log_stats().entries);
+        let snapshots = group.snapshot_stats();
+        counter!(SNAPSHOTS).absolute(snapshots.written);
+        counter!(SNAPSHOTS_FAILED).absolute(snapshots.failed);
         let (waiting, in_flight) = proposer.load();
         gauge!(WAITING).set(waiting as f64);
         gauge!(IN_FLIGHT).set(in_flight as f64);

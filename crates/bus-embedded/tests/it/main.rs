@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nova_bus::{Bus, Layout, Topic, contract};
+use nova_bus::{AppendError, Bus, Layout, Topic, contract};
 use nova_bus_embedded::{Config, EmbeddedBus, OpenBusError};
 
 fn open(dir: &Path) -> Result<EmbeddedBus, OpenBusError> {
@@ -68,15 +68,69 @@ async fn a_partition_that_lost_all_its_records_keeps_its_next_offset() {
     let bus = EmbeddedBus::open(small()).unwrap();
     bus.ensure_topics(&Layout { shards: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
     for _ in 0..3 {
-        bus.append(&Topic::Commands, 1, vec![Bytes::from_static(b"early").into()]).await.unwrap();
+        bus.append(&Topic::Events, 1, vec![Bytes::from_static(b"early").into()]).await.unwrap();
     }
     for _ in 0..20 {
-        bus.append(&Topic::Commands, 0, vec![Bytes::from(vec![b'x'; 1_000]).into()]).await.unwrap();
+        bus.append(&Topic::Events, 0, vec![Bytes::from(vec![b'x'; 1_000]).into()]).await.unwrap();
     }
-    assert_eq!(bus.offsets(&Topic::Commands, 1).await.unwrap(), 3..3);
+    assert_eq!(bus.offsets(&Topic::Events, 1).await.unwrap(), 3..3);
     drop(bus);
     let bus = EmbeddedBus::open(small()).unwrap();
-    assert_eq!(bus.offsets(&Topic::Commands, 1).await.unwrap(), 3..3);
-    let range = bus.offsets(&Topic::Commands, 0).await.unwrap();
+    assert_eq!(bus.offsets(&Topic::Events, 1).await.unwrap(), 3..3);
+    let range = bus.offsets(&Topic::Events, 0).await.unwrap();
     assert!(range.start > 0 && range.end == 20, "{range:?}");
+}
+
+fn small(dir: &Path) -> Config {
+    Config { retention_bytes: 8_192, segment_bytes: 1_024, ..Config::new(dir.into(), [7; 16]) }
+}
+
+async fn filled(dir: &Path) -> (EmbeddedBus, u64) {
+    let bus = EmbeddedBus::open(small(dir)).unwrap();
+    bus.ensure_topics(&Layout { shards: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    let kilobyte = || vec![Bytes::from(vec![b'x'; 1_000]).into()];
+    let mut taken = 0;
+    loop {
+        match bus.append(&Topic::Commands, 0, kilobyte()).await {
+            Ok(_) => taken += 1,
+            Err(AppendError::NotSent { .. }) => return (bus, taken),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(taken <= 1_000, "commands are taken without limit");
+    }
+}
+
+async fn accepted_again(bus: &EmbeddedBus) {
+    let again = async {
+        while bus.append(&Topic::Commands, 1, vec![Bytes::from_static(b"new").into()]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn commands_that_nobody_applied_are_kept_and_no_more_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bus, taken) = filled(dir.path()).await;
+    assert_eq!(bus.offsets(&Topic::Commands, 0).await.unwrap(), 0..taken);
+    // What follows from them is still taken, up to a limit of its own.
+    bus.append(&Topic::Events, 0, vec![Bytes::from_static(b"event").into()]).await.unwrap();
+    let kilobyte = || vec![Bytes::from(vec![b'x'; 1_000]).into()];
+    let mut events = 0;
+    while bus.append(&Topic::Events, 0, kilobyte()).await.is_ok() {
+        events += 1;
+        assert!(events <= 1_000, "events are taken without limit");
+    }
+    drop(bus);
+    // It is the same after a restart.
+    let bus = EmbeddedBus::open(small(dir.path())).unwrap();
+    assert_eq!(bus.offsets(&Topic::Commands, 0).await.unwrap(), 0..taken);
+    let refused = bus.append(&Topic::Commands, 1, kilobyte()).await;
+    assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
+    // Once they are applied there is room, and what was applied is what goes.
+    bus.commands_applied(0, taken - 2);
+    accepted_again(&bus).await;
+    let range = bus.offsets(&Topic::Commands, 0).await.unwrap();
+    assert!(range.start > 0 && range.start <= taken - 2 && range.end == taken, "{range:?}");
 }

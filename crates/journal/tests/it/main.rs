@@ -89,6 +89,41 @@ fn a_flipped_bit_in_a_synced_frame_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_damaged_header_never_takes_frames_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // One large frame, so that a lost page takes its beginning and leaves its end.
+    let (mut journal, _) = open(dir.path()).unwrap();
+    journal.commit(&[Bytes::from(vec![7; 10_000])]).unwrap();
+    drop(journal);
+    let file = dir.path().join("0000000000000001.log");
+    let good = fs::read(&file).unwrap();
+    let flipped = |at: usize| {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        bad
+    };
+    let mut zeroed = good.clone();
+    zeroed[..4_096].fill(0);
+    for bad in (0..40).map(flipped).chain([zeroed]) {
+        fs::write(&file, &bad).unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+        assert_eq!(fs::read(&file).unwrap(), bad, "it is left as it was found");
+    }
+}
+
+#[test]
+fn a_segment_that_was_being_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [0, 20, 4_096] {
+        fs::write(dir.path().join("0000000000000001.log"), vec![0; size]).unwrap();
+        let (mut journal, frames) = open(dir.path()).unwrap();
+        assert!(frames.is_empty());
+        journal.commit(&[payload(0)]).unwrap();
+        fs::remove_file(dir.path().join("0000000000000001.log")).unwrap();
+    }
+}
+
+#[test]
 fn a_missing_segment_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let files = filled(dir.path(), 100);
@@ -108,6 +143,31 @@ fn another_cluster_and_a_newer_format_are_refused() {
     bytes[36..40].copy_from_slice(&crc.to_le_bytes());
     fs::write(&files[0], bytes).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::NewerFormat { found: 9, .. })));
+}
+
+/// Opens what another process left; run by the test below, which watches its system calls.
+#[test]
+#[ignore = "run by another test"]
+fn opener() {
+    open(Path::new(&std::env::var_os("JOURNAL").unwrap())).unwrap();
+}
+
+#[test]
+fn what_a_killed_process_left_is_synced_before_it_is_built_upon() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = filled(dir.path(), 100).pop().unwrap();
+    let traced = dir.path().join("traced");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-o"]).arg(&traced);
+    strace.arg(std::env::current_exe().unwrap()).args(["--exact", "opener", "--ignored"]);
+    match strace.env("JOURNAL", dir.path()).output() {
+        Ok(run) if !run.stdout.is_empty() => assert!(run.status.success(), "{run:?}"),
+        unusable => return eprintln!("not looked at, since strace cannot be used here: {unusable:?}"),
+    }
+    let traced = fs::read_to_string(traced).unwrap();
+    for path in [last.as_path(), dir.path()] {
+        assert!(traced.contains(&format!("<{}>", path.display())), "{} is not synced: {traced}", path.display());
+    }
 }
 
 #[test]

@@ -74,7 +74,11 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
             recovered.last = Some(entry.log_id);
         }
     }
-    let file = File::open(dir.join("db")).map_err(|error| OpenLogError::Database(error.to_string()))?;
+    // Whoever was killed between a write and its sync left values that only the kernel has, and they were just read.
+    let unsynced = |error: io::Error| OpenLogError::Database(error.to_string());
+    db.flush().map_err(database)?;
+    let file = File::open(dir.join("db")).map_err(unsynced)?;
+    file.sync_data().and_then(|()| nova_journal::sync_dir(dir)).map_err(unsynced)?;
     let reader = Arc::new(SledReader(log.clone()));
     Ok((Box::new(SledLog { database: db, log, meta, file }), reader, recovered))
 }

@@ -5,7 +5,10 @@ mod rig;
 
 use std::time::Duration;
 
-use nova_replication::{LogKind, MembershipError, ProposeError, ReadError};
+use bytes::Bytes;
+use nova_replication::{LogKind, MembershipError, ProposeError, ReadError, SnapshotStats};
+use nova_wire::raft_v1 as v1;
+use nova_wire::raft_v1::raft_client::RaftClient;
 use rig::{Cluster, SOON};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,4 +125,111 @@ async fn a_restart_goes_on_from_the_snapshot() {
     cluster.member(leader).group.read_barrier(SOON).await.unwrap();
     assert_eq!(cluster.member(leader).numbers(), (0..40).collect::<Vec<_>>());
     assert!(cluster.member(leader).restored(), "the state came from the snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_cannot_write_a_snapshot_goes_on_and_writes_the_next_one() {
+    let cluster = Cluster::start(1, LogKind::File).await;
+    let leader = cluster.leader().await;
+    let group = &cluster.member(leader).group;
+    cluster.propose(leader, 1).await.unwrap();
+    let folder = cluster.path(leader).join("snapshots");
+    for failed in 1..=2 {
+        // First there is no place for it, then it cannot be written.
+        if failed == 1 {
+            std::fs::remove_dir(&folder).unwrap();
+        } else {
+            std::fs::create_dir(&folder).unwrap();
+            cluster.member(leader).unwritable(true);
+        }
+        let snapshot = group.snapshot(Duration::from_millis(300)).await;
+        assert!(matches!(snapshot, Err(ProposeError::OutcomeUnknown { .. })), "{snapshot:?}");
+        cluster.propose(leader, 2).await.unwrap();
+        assert_eq!(group.snapshot_stats(), SnapshotStats { written: 0, failed });
+    }
+    cluster.member(leader).unwritable(false);
+    group.snapshot(SOON).await.unwrap();
+    assert_eq!(group.snapshot_stats(), SnapshotStats { written: 1, failed: 2 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_did_not_arrive_leaves_no_file_behind() {
+    let cluster = Cluster::start(1, LogKind::File).await;
+    let target = v1::Target { cluster: vec![9; 16].into(), member: 1 };
+    let head = v1::SnapshotHead { target: Some(target), vote: Some(v1::Vote { term: 1, node: 1, committed: true }) };
+    let parts = [
+        v1::SnapshotPart { head: Some(head), data: Bytes::new() },
+        v1::SnapshotPart { head: None, data: vec![0; 1_000].into() },
+    ];
+    let mut client = RaftClient::connect(cluster.address(1)).await.unwrap();
+    // It ends too early; and it stops in the middle, and then the sender is gone.
+    client.install_snapshot(tokio_stream::iter(parts.clone())).await.unwrap_err();
+    let never = futures::StreamExt::chain(tokio_stream::iter(parts), futures::stream::pending());
+    let sending = tokio::spawn(async move { client.install_snapshot(never).await });
+    cluster.files(1, "snapshots", |files| !files.is_empty()).await;
+    sending.abort();
+    cluster.files(1, "snapshots", <[String]>::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_stays_while_members_fall_with_requests_on_their_way() {
+    let mut cluster = Cluster::start(3, LogKind::File).await;
+    let (mut answered, mut number) = (Vec::new(), 0_u32);
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        let mut pending = Vec::new();
+        for _ in 0..400 {
+            let command = Bytes::copy_from_slice(&number.to_be_bytes());
+            pending.push((number, cluster.member(leader).group.propose(command).await.unwrap()));
+            number += 1;
+        }
+        // Now a follower goes, now the leader, while most is not answered.
+        let gone = if round % 2 == 0 { leader } else { leader % 3 + 1 };
+        cluster.stop(gone).await;
+        for (number, pending) in pending {
+            match pending.reply(SOON).await {
+                Ok(_) => answered.push(number),
+                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NotLeader { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        cluster.restart(gone).await;
+    }
+    let leader = cluster.leader().await;
+    let last = cluster.propose(leader, number).await.unwrap().index;
+    for member in cluster.members() {
+        member.applied(last).await;
+    }
+    let numbers = cluster.member(1).numbers();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in order, none twice");
+    assert!(cluster.members().all(|member| member.numbers() == numbers), "equal on all members");
+    assert!(
+        !answered.is_empty() && answered.iter().all(|number| numbers.binary_search(number).is_ok()),
+        "none is lost"
+    );
+}
+
+/// Commits per second with three members; `cargo test --release -p nova-replication --test it -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures"]
+async fn throughput_of_three_members() {
+    let cluster = Cluster::start(3, LogKind::File).await;
+    let leader = cluster.leader().await;
+    let group = &cluster.member(leader).group;
+    for in_flight in [1, 16, 128, 1_024, 4_096_usize] {
+        let begun = std::time::Instant::now();
+        let (mut pending, mut done) = (std::collections::VecDeque::new(), 0_u32);
+        while begun.elapsed() < Duration::from_secs(3) {
+            while pending.len() < in_flight {
+                pending.push_back(group.propose(1_u32.to_be_bytes().to_vec().into()).await.unwrap());
+            }
+            pending.pop_front().unwrap().reply(SOON).await.unwrap();
+            done += 1;
+        }
+        for pending in pending {
+            pending.reply(SOON).await.unwrap();
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        eprintln!("{in_flight:5} in flight: {:.0} commits/s, {:?}", f64::from(done) / seconds, group.log_stats());
+    }
 }

@@ -13,7 +13,7 @@ use nova_replication::{ApplyError, Committed, Group, GroupConfig, LogKind, Propo
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 /// Longest wait for something that must come.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -23,10 +23,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub struct Numbers {
     numbers: Arc<std::sync::Mutex<Vec<u32>>>,
     restored: Arc<AtomicBool>,
+    unwritable: Arc<AtomicBool>,
 }
 
 impl StateMachine for Numbers {
-    type Frozen = Vec<u32>;
+    type Frozen = (Vec<u32>, bool);
 
     fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
         let bytes: [u8; 4] = command.command[..].try_into().map_err(|_| ApplyError("not a number".into()))?;
@@ -36,12 +37,15 @@ impl StateMachine for Numbers {
 
     fn applied(&mut self) {}
 
-    fn freeze(&self) -> Vec<u32> {
-        self.numbers.lock().unwrap().clone()
+    fn freeze(&self) -> (Vec<u32>, bool) {
+        (self.numbers.lock().unwrap().clone(), self.unwritable.load(Ordering::SeqCst))
     }
 
-    fn write(frozen: Vec<u32>, out: &mut dyn Write) -> std::io::Result<()> {
-        frozen.iter().try_for_each(|number| out.write_all(&number.to_be_bytes()))
+    fn write((numbers, unwritable): (Vec<u32>, bool), out: &mut dyn Write) -> std::io::Result<()> {
+        if unwritable {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        numbers.iter().try_for_each(|number| out.write_all(&number.to_be_bytes()))
     }
 
     fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
@@ -68,6 +72,11 @@ impl Member {
 
     pub fn restored(&self) -> bool {
         self.machine.restored.load(Ordering::SeqCst)
+    }
+
+    /// From now on its state can, or cannot, be written.
+    pub fn unwritable(&self, unwritable: bool) {
+        self.machine.unwritable.store(unwritable, Ordering::SeqCst);
     }
 
     pub async fn applied(&self, index: u64) {
@@ -140,14 +149,15 @@ impl Cluster {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder().add_service(group.server());
-        let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
-            let _ = stopped.await;
-        });
+        let serving =
+            server.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+                let _ = stopped.await;
+            });
         let server = tokio::spawn(async move { serving.await.unwrap() });
         Member { group, machine, stop, server }
     }
 
-    fn path(&self, id: u64) -> PathBuf {
+    pub fn path(&self, id: u64) -> PathBuf {
         self.dir.path().join(id.to_string())
     }
 
@@ -158,6 +168,25 @@ impl Cluster {
         let _ = member.stop.send(());
         member.server.abort();
         let _ = member.server.await;
+    }
+
+    pub fn address(&self, id: u64) -> String {
+        format!("http://{}", self.addresses[&id])
+    }
+
+    /// Waits until the files in a folder of a member are as wanted.
+    pub async fn files(&self, id: u64, folder: &str, wanted: impl Fn(&[String]) -> bool) {
+        let folder = self.path(id).join(folder);
+        let begun = std::time::Instant::now();
+        loop {
+            let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+            let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+            if wanted(&names) {
+                return;
+            }
+            assert!(begun.elapsed() < SOON, "{names:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub fn member(&self, id: u64) -> &Member {

@@ -1,0 +1,142 @@
+//! Why something is not done.
+
+use std::io;
+use std::path::PathBuf;
+
+use nova_journal::LockError;
+use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+
+use crate::log::OpenLogError;
+use crate::types::Types;
+
+/// Why a member could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has its directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    /// A file cannot be read or written.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory is that of another member.
+    #[error("{path} belongs to member {found}, not {wanted}")]
+    OtherMember {
+        /// The directory.
+        path: PathBuf,
+        /// Its member.
+        found: String,
+        /// The member that was to start.
+        wanted: u64,
+    },
+    /// Entries between the newest snapshot and the log are gone: going on would skip them.
+    #[error(
+        "{path} lacks entries {from} to {to}: its newest snapshot is older than its log; restore the newer one, or take the \
+         member out and let it in again, empty, under a new number"
+    )]
+    EntriesMissing {
+        /// The directory.
+        path: PathBuf,
+        /// First missing entry.
+        from: u64,
+        /// Last missing entry.
+        to: u64,
+    },
+    /// openraft did not start.
+    #[error("the member did not start: {0}")]
+    Raft(String),
+}
+
+/// Why a command was not committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Certainly not appended; the leader, when known, may take it.
+    #[error("not the leader")]
+    NotLeader {
+        /// Number and address.
+        leader: Option<(u64, String)>,
+    },
+    /// It may or may not be committed, now or later.
+    #[error("outcome unknown: {why}")]
+    OutcomeUnknown {
+        /// For people.
+        why: String,
+    },
+    /// The member stopped for good.
+    #[error("the member has stopped: {why}")]
+    Stopped {
+        /// For people.
+        why: String,
+    },
+}
+
+/// Why a linearizable read is not possible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Another member leads, perhaps.
+    #[error("not the leader")]
+    NotLeader {
+        /// Number and address.
+        leader: Option<(u64, String)>,
+    },
+    /// No quorum answered in time.
+    #[error("no quorum")]
+    NoQuorum,
+}
+
+/// Why the membership was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Another member leads, perhaps.
+    #[error("not the leader")]
+    NotLeader {
+        /// Number and address.
+        leader: Option<(u64, String)>,
+    },
+    /// The number was used before: what such a member once promised would be forgotten.
+    #[error("member id {id} was used before; take a new one")]
+    IdUsed {
+        /// The number.
+        id: u64,
+    },
+    /// No member has it, or it is the last one.
+    #[error("{0}")]
+    Refused(String),
+    /// Not done in time.
+    #[error("not done in time; look at the members before trying again")]
+    Timeout,
+}
+
+pub(crate) fn leader(forward: &ForwardToLeader<Types>) -> Option<(u64, String)> {
+    Some((forward.leader_id?, forward.leader_node.as_ref()?.addr.clone()))
+}
+
+pub(crate) fn read_error<E>(error: RaftError<Types, E>) -> ReadError
+where
+    E: openraft::TryAsRef<ForwardToLeader<Types>> + std::fmt::Debug,
+{
+    match error {
+        RaftError::APIError(error) => match error.try_as_ref() {
+            Some(forward) => ReadError::NotLeader { leader: leader(forward) },
+            None => ReadError::NoQuorum,
+        },
+        RaftError::Fatal(_) => ReadError::NotLeader { leader: None },
+    }
+}
+
+pub(crate) fn membership_error(error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembershipError::NotLeader { leader: leader(&forward) }
+        }
+        other => MembershipError::Refused(other.to_string()),
+    }
+}

@@ -1,0 +1,96 @@
+//! What a member finds in its directory.
+
+use std::io;
+use std::path::PathBuf;
+
+use nova_journal::DirLock;
+
+use crate::error::StartError;
+use crate::group::GroupConfig;
+use crate::log::{Log, LogKind};
+use crate::machine::{Machine, StateMachine};
+use crate::snapshot::SnapshotDir;
+
+pub(crate) type Opened<M> = (DirLock, Log, Machine<M>, SnapshotDir);
+
+/// Takes the directory, restores the newest snapshot and reads the log. Blocks.
+pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<Opened<M>, StartError> {
+    let lock = DirLock::take(&config.dir)?;
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| StartError::Io { path, source }
+    };
+    let name = config.dir.join("member");
+    match std::fs::read_to_string(&name) {
+        Ok(found) if found.trim() == config.member.to_string() => {}
+        Ok(found) => {
+            let (path, found) = (config.dir.clone(), found.trim().to_owned());
+            return Err(StartError::OtherMember { path, found, wanted: config.member });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            nova_journal::write_file(&name, format!("{}\n", config.member).as_bytes()).map_err(failed(&name))?;
+        }
+        Err(error) => return Err(failed(&name)(error)),
+    }
+    let log = match config.log {
+        LogKind::File => config.dir.join("log"),
+        LogKind::Sled => config.dir.join("log.sled"),
+    };
+    let log = Log::open(config.log, &log, config.cluster)?;
+    let dir = config.dir.join("snapshots");
+    let snapshots = SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?;
+    // openraft takes it for granted that the log goes on where the snapshot ends.
+    let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);
+    if next < log.oldest() {
+        return Err(StartError::EntriesMissing { path: config.dir.clone(), from: next, to: log.oldest() - 1 });
+    }
+    let machine = Machine::open(machine, snapshots.clone()).map_err(failed(&dir))?;
+    Ok((lock, log, machine, snapshots))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::storage::{IOFlushed, RaftLogStorage};
+    use openraft::type_config::TypeConfigExt;
+
+    use super::*;
+    use crate::snapshot::Header;
+    use crate::suite::{Concatenation, entry};
+    use crate::types::{SnapshotMeta, Types, log_id};
+
+    #[tokio::test]
+    async fn a_snapshot_older_than_what_was_purged_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = folder.path().to_owned();
+        let cluster = [1; 16];
+        let mut log = Log::open(LogKind::File, &dir.join("log"), cluster).expect("it opens");
+        let (sender, receiver) = <Types as TypeConfigExt>::oneshot();
+        let entries: Vec<_> = (0..30).map(|n| entry(1, n)).collect();
+        log.append(entries, IOFlushed::signal(sender)).await.expect("handed over");
+        receiver.await.expect("it is answered").expect("written");
+        log.purge(log_id(1, 1, 20)).await.expect("purged");
+        log.close();
+        let config = GroupConfig {
+            member: 1,
+            cluster,
+            dir: dir.clone(),
+            log: LogKind::File,
+            heartbeat_ms: 100,
+            election_min_ms: 400,
+            election_max_ms: 800,
+            snapshot_entries: 1_000,
+        };
+        let missing = || match open(&config, Concatenation::default()).map(drop) {
+            Ok(()) => None,
+            Err(StartError::EntriesMissing { from, to, .. }) => Some((from, to)),
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(missing(), Some((0, 20)), "there is none at all");
+        for (last, expected) in [(10, Some((11, 20))), (19, Some((20, 20))), (20, None), (25, None)] {
+            let snapshots = SnapshotDir::open(dir.join("snapshots"), cluster).expect("it opens");
+            let meta = SnapshotMeta { last_log_id: Some(log_id(1, 1, last)), ..SnapshotMeta::default() };
+            snapshots.write(&Header { meta, seen: Vec::new() }, |out| out.write_all(b"state")).expect("written");
+            assert_eq!(missing(), expected, "a snapshot up to {last}");
+        }
+    }
+}

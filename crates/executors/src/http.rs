@@ -76,10 +76,10 @@ impl Http {
         let span = task.traceparent.as_ref().map_or_else(tracing::Span::none, |_| {
             tracing::info_span!(
                 target: "nova_trace",
-                "http.request",
-                http.request.method = %method,
-                server.address = url.host_str(),
-                http.response.status_code = tracing::field::Empty,
+                "worker.request",
+                method = %method,
+                server = url.host_str(),
+                status = tracing::field::Empty,
             )
         });
         let mut outgoing = self.egress.client.request(method, url).headers(headers);
@@ -94,7 +94,7 @@ impl Http {
         };
         let exchange = async {
             let response = outgoing.send().await.map_err(|error| network(&error))?;
-            tracing::Span::current().record("http.response.status_code", response.status().as_u16());
+            tracing::Span::current().record("status", response.status().as_u16());
             self.answer(response).await
         };
         exchange.instrument(span).await

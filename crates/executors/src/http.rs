@@ -76,7 +76,7 @@ impl Http {
         let span = task.traceparent.as_ref().map_or_else(tracing::Span::none, |_| {
             tracing::info_span!(
                 target: "nova_trace",
-                "worker.request",
+                "request",
                 method = %method,
                 server = url.host_str(),
                 status = tracing::field::Empty,

@@ -149,7 +149,7 @@ fn complete(spans: &[Told]) -> bool {
     // Results are committed before the answer, and their spans end about then.
     let attempts = spans.iter().filter(|span| span.name == "worker.attempt").count();
     let results = of("scheduler.propose", "command", "result").min(of("coordinator.commit", "command", "result"));
-    let called = spans.iter().filter(|span| span.name == "worker.request").count();
+    let called = spans.iter().filter(|span| span.name == "request").count();
     there
         && attempts > 0
         && results >= attempts
@@ -179,7 +179,7 @@ async fn an_execution_is_one_trace_from_the_client_to_what_it_calls() {
     let id = submit("A-2", TRACE, "01").await;
     let spans = receiver.trace(TRACE, complete).await;
     let one = |name: &str, key: &str, value: &str| spans.iter().find(|span| span.is(name, key, value)).unwrap();
-    let of_all = |span: &Told| span.name == "worker.request" || span.get("execution_id") == id;
+    let of_all = |span: &Told| span.name == "request" || span.get("execution_id") == id;
     assert!(spans.iter().all(of_all), "another execution is in the trace: {spans:#?}");
 
     // The api hangs on the client, what starts the execution on the api, and each result on its attempt.
@@ -217,7 +217,7 @@ async fn an_execution_is_one_trace_from_the_client_to_what_it_calls() {
         callers.insert(parts[2]);
     }
     assert_eq!(callers.len(), requests.len(), "each attempt has a span of its own");
-    let called: Vec<&Told> = spans.iter().filter(|span| span.name == "worker.request").collect();
+    let called: Vec<&Told> = spans.iter().filter(|span| span.name == "request").collect();
     assert_eq!(called.iter().map(|span| &*span.parent).collect::<BTreeSet<_>>(), callers);
     let refused = called.iter().filter(|span| span.get("status") == "503").count();
     assert_eq!(refused, 2, "stock fails twice: {called:#?}");

@@ -11,6 +11,8 @@ use nova_program::{BodyIx, NodeIx, VarIx};
 use nova_wire::v1;
 use tokio::sync::mpsc;
 
+use crate::run::Told;
+
 /// Workflow versions kept compiled.
 const CACHE: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,7 +32,7 @@ pub(crate) struct Evaluator {
     cache: BTreeMap<Key, Arc<Compiled>>,
     order: VecDeque<Key>,
     waiting: BTreeMap<Key, Vec<(u32, u64, v1::Offer)>>,
-    fetched: mpsc::UnboundedSender<Fetched>,
+    tell: mpsc::UnboundedSender<Told>,
 }
 
 /// An evaluation of an offer of a shard in an epoch.
@@ -41,8 +43,8 @@ pub(crate) struct Evaluation {
 }
 
 impl Evaluator {
-    pub(crate) fn new(coordinators: Coordinators, fetched: mpsc::UnboundedSender<Fetched>) -> Self {
-        Self { coordinators, cache: BTreeMap::new(), order: VecDeque::new(), waiting: BTreeMap::new(), fetched }
+    pub(crate) fn new(coordinators: Coordinators, tell: mpsc::UnboundedSender<Told>) -> Self {
+        Self { coordinators, cache: BTreeMap::new(), order: VecDeque::new(), waiting: BTreeMap::new(), tell }
     }
 
     /// Evaluates an offer, or fetches what it needs first.
@@ -54,7 +56,7 @@ impl Evaluator {
         let waiting = self.waiting.entry(key.clone()).or_default();
         waiting.push((shard, epoch, offer));
         if waiting.len() == 1 {
-            tokio::spawn(fetch(self.coordinators.clone(), key, self.fetched.clone()));
+            tokio::spawn(fetch(self.coordinators.clone(), key, self.tell.clone()));
         }
         None
     }
@@ -62,7 +64,7 @@ impl Evaluator {
     /// Evaluates what waited for a version.
     pub(crate) fn arrived(&mut self, fetched: Fetched) -> Vec<Evaluation> {
         let Some(compiled) = fetched.compiled else {
-            tokio::spawn(fetch_later(self.coordinators.clone(), fetched.key, self.fetched.clone()));
+            tokio::spawn(fetch_later(self.coordinators.clone(), fetched.key, self.tell.clone()));
             return Vec::new();
         };
         let waiting = self.waiting.remove(&fetched.key).unwrap_or_default();
@@ -83,12 +85,12 @@ impl Evaluator {
     }
 }
 
-async fn fetch_later(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSender<Fetched>) {
+async fn fetch_later(coordinators: Coordinators, key: Key, tell: mpsc::UnboundedSender<Told>) {
     tokio::time::sleep(Duration::from_millis(200)).await;
-    fetch(coordinators, key, fetched).await;
+    fetch(coordinators, key, tell).await;
 }
 
-async fn fetch(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSender<Fetched>) {
+async fn fetch(coordinators: Coordinators, key: Key, tell: mpsc::UnboundedSender<Told>) {
     let (namespace, name, version) = key.clone();
     let request = v1::GetWorkflowRequest { namespace, name, version: Some(version) };
     let asking = coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
@@ -108,7 +110,7 @@ async fn fetch(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSen
             None
         }
     };
-    let _ = fetched.send(Fetched { key, compiled });
+    let _ = tell.send(Told::Fetched(Fetched { key, compiled }));
 }
 
 fn evaluate(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {

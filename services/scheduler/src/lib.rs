@@ -14,6 +14,7 @@
 
 mod config;
 mod evaluate;
+mod evaluator;
 mod link;
 mod metrics;
 mod outbox;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::evaluate::{Evaluator, Fetched};
+use crate::evaluator::{Evaluated, Evaluator, Fetched};
 use crate::link::{FromLeader, Link};
 use crate::metrics as names;
 use crate::outbox::Acknowledged;
@@ -42,6 +42,8 @@ pub(crate) enum Told {
     Acknowledged(Acknowledged),
     /// A version of a workflow has come, or not.
     Fetched(Fetched),
+    /// What offers come to.
+    Evaluated(Evaluated),
     /// Shards were asked for and renewed.
     Renewed(leases::Renewed),
     /// Where shards stand.
@@ -147,7 +149,7 @@ impl Scheduler {
                 link.subscribe(self.subscription()).await?;
             }
             self.propose(&link, false);
-            let room = self.publishing.load(Ordering::Relaxed) < PUBLISHING_BYTES;
+            let room = self.publishing.load(Ordering::Relaxed) < PUBLISHING_BYTES && self.evaluator.has_room();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 from = link.next(room) => match from {
@@ -174,7 +176,8 @@ impl Scheduler {
     fn hear(&mut self, told: Told, reader: &mut dyn Reader) {
         match told {
             Told::Acknowledged(told) => self.acknowledged(&told),
-            Told::Fetched(fetched) => self.fetched(fetched),
+            Told::Fetched(fetched) => self.evaluator.fetched(fetched),
+            Told::Evaluated(evaluated) => self.evaluated(evaluated),
             Told::Renewed(renewed) => self.renewed(renewed, reader),
             Told::Positions(positions) => self.positions(positions, reader),
             Told::Log(log) => self.begin(&log, reader),
@@ -201,25 +204,22 @@ impl Scheduler {
             for message in output.messages {
                 shard.outbox.publish(message);
             }
-            for offer in output.offers {
-                if offer.token > shard.offered {
-                    shard.offered = offer.token;
-                    let evaluation = self.evaluator.take(shard.number, shard.epoch, offer);
-                    shard.locals.extend(evaluation.map(|it| it.local));
-                    counter!(names::EVALUATIONS).increment(1);
-                }
-            }
-            self.ready.insert(output.shard);
+            let offered = shard.offered;
+            shard.offered = output.offers.iter().map(|offer| offer.token).fold(offered, u64::max);
+            // A subscription that was opened anew repeats.
+            let new = output.offers.into_iter().filter(|offer| offer.token > offered);
+            self.evaluator.take(shard.place(), new);
         }
     }
 
-    fn fetched(&mut self, fetched: Fetched) {
-        for evaluation in self.evaluator.arrived(fetched) {
-            let owned = self.shards.get_mut(&evaluation.shard).filter(|shard| shard.epoch == evaluation.epoch);
-            if let Some(shard) = owned {
-                shard.locals.push_back(evaluation.local);
-                self.ready.insert(evaluation.shard);
-            }
+    fn evaluated(&mut self, evaluated: Evaluated) {
+        self.evaluator.ended();
+        let Evaluated { place, locals } = evaluated;
+        counter!(names::EVALUATIONS).increment(locals.len() as u64);
+        // One that went back meanwhile is offered the same again.
+        if let Some(shard) = self.shards.get_mut(&place.shard).filter(|shard| shard.place() == place) {
+            shard.locals.extend(locals);
+            self.ready.insert(place.shard);
         }
     }
 
@@ -233,6 +233,7 @@ impl Scheduler {
         if let Some(shard) = self.shards.remove(&number) {
             shard.stop.cancel();
             reader.remove(&Topic::Commands, number);
+            self.evaluator.forget(number);
         }
         self.ready.remove(&number);
     }

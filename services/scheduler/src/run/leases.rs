@@ -73,6 +73,7 @@ impl Scheduler {
             Err(error) => return tracing::debug!(%error, "shards are not renewed"),
         };
         self.lease = Duration::from_millis(answer.lease_ms.max(300));
+        self.renew_at = self.renew_at.min(sent_at + self.lease / 3);
         for named in held {
             if let Some(shard) = self.shards.get_mut(&named.shard).filter(|shard| shard.epoch == named.epoch) {
                 shard.renewed_at = sent_at;

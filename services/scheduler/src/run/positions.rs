@@ -66,6 +66,7 @@ impl Scheduler {
             } else if position.epoch == shard.epoch && shard.wants_position(now) {
                 shard.go_back(&position, now);
                 reader.remove(&Topic::Commands, view.shard);
+                self.evaluator.forget(view.shard);
             }
         }
         // What was evaluated is forgotten with the rest: it is offered again.

@@ -37,6 +37,8 @@ pub struct Group {
     pub denied: BTreeSet<u32>,
     /// Ends the streams that were opened before.
     pub links: u64,
+    /// Documents cannot be had now.
+    pub silent: bool,
     /// Documents are not what they were.
     pub damaged: bool,
     /// What came.
@@ -58,6 +60,7 @@ impl Group {
             lost: BTreeSet::new(),
             denied: BTreeSet::new(),
             links: 0,
+            silent: false,
             damaged: false,
             acquired: Vec::new(),
             proposed: Vec::new(),
@@ -241,6 +244,9 @@ impl Coordinator for Member {
     async fn get_workflow(&self, request: Request<v1::GetWorkflowRequest>) -> Answer<v1::GetWorkflowResponse> {
         let request = request.into_inner();
         let group = self.group.lock();
+        if group.silent {
+            return Err(Status::unavailable("the test says so"));
+        }
         let found = group.engine.workflow(&request.namespace, &request.name, request.version).unwrap();
         let document = if group.damaged { "{}".into() } else { found.document.clone() };
         let info = v1::WorkflowInfo { name: request.name, ..Default::default() };

@@ -5,6 +5,7 @@
 
 mod bus;
 mod coordinator;
+mod evaluating;
 mod leases;
 mod proposing;
 mod reading;

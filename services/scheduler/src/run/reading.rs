@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use metrics::counter;
-use nova_bus::{Batch, BusError, ReadError, Reader, Record, SharedBus, Topic};
+use nova_bus::{AppendError, Batch, BusError, ReadError, Reader, Record, SharedBus, Topic};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
 
@@ -13,6 +13,9 @@ use super::leases::logs;
 use super::{PAUSE, Scheduler, Told};
 use crate::metrics as names;
 use crate::shard::{Alarm, Reading};
+
+/// Longest time that a dead letter is tried.
+const DEAD_LETTER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the log of a shard has, asked when its next offset was this.
 pub(crate) struct Log {
@@ -138,17 +141,26 @@ impl Scheduler {
     }
 }
 
-/// Puts a record that nobody can read aside; best effort, since the record itself stays where it is.
+/// Puts a record that nobody can read aside. It also stays where it is, so what cannot be written in time is only told.
 fn dead_letter(bus: &SharedBus, cluster: ClusterId, partition: u32, record: &Record, why: &str) {
+    let offset = record.offset;
     let letter = v1::DeadLetter {
         topic: Topic::Commands.name().into(),
         partition,
-        offset: record.offset,
+        offset,
         reason: why.into(),
         original: record.value.clone(),
         at_ms: record.timestamp_ms,
     };
     let sealed = nova_wire::seal(cluster, v1::RecordKind::DeadLetter, partition, letter.encode_to_vec().into());
-    let ack = bus.append(&Topic::DeadLetter, 0, vec![sealed.into()]);
-    tokio::spawn(tokio::time::timeout(Duration::from_secs(30), ack));
+    let bus = SharedBus::clone(bus);
+    tokio::spawn(async move {
+        let until = Instant::now() + DEAD_LETTER_PATIENCE;
+        while let Err(error) = bus.append(&Topic::DeadLetter, 0, vec![sealed.clone().into()]).await {
+            if matches!(error, AppendError::TooLarge { .. }) || Instant::now() > until {
+                return tracing::error!(shard = partition, offset, %error, "a dropped record is no dead letter");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
 }

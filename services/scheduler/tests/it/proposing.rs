@@ -4,7 +4,7 @@ use nova_bus::{Bus, Topic};
 use nova_wire::v1;
 use prost::Message;
 
-use crate::rig::World;
+use crate::rig::{World, seal};
 
 #[tokio::test]
 async fn a_full_outbox_stops_one_shard_until_it_is_published() {
@@ -54,5 +54,24 @@ async fn a_record_of_a_newer_version_is_not_passed_over() {
     assert_eq!(world.offsets(0), [0], "what stands before it is taken, and nothing else");
     let letters = world.bus.memory.offsets(&Topic::DeadLetter, 0).await.unwrap();
     assert!(letters.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn commands_that_nobody_understands_are_put_aside() {
+    let world = World::new().await;
+    let service = world.start();
+    world.append(0, seal(0, vec![v1::Command { kind: None }])).await;
+    world.submit(0, 1).await;
+    world.wait_open(0, 1).await;
+    assert_eq!(world.offsets(0), [0, 1]);
+    let empty = world.see(|group| group.proposed.iter().flat_map(|it| it.records.clone()).next().unwrap());
+    assert!(empty.commands.is_empty());
+    let mut reader = world.bus.memory.reader().unwrap();
+    reader.assign(&Topic::DeadLetter, 0, 0).unwrap();
+    let batch = reader.next(std::time::Duration::from_secs(60)).await.unwrap().expect("a dead letter");
+    let opened = nova_wire::open(&batch.records[0].value, crate::rig::cluster()).unwrap();
+    let letter = v1::DeadLetter::decode(opened.body).unwrap();
+    assert_eq!((letter.partition, letter.offset), (0, 0));
     service.stop().await;
 }

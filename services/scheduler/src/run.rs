@@ -77,6 +77,8 @@ pub struct Scheduler {
     /// The last renewal found no bus.
     without_bus: bool,
     evaluator: Evaluator,
+    /// The reader failed: it is asked again at the next tick.
+    reader_failed: bool,
     /// Whether the streams to a leader were opened.
     linked: bool,
     /// Whether what it subscribed to is no longer what it needs.
@@ -108,6 +110,7 @@ impl Scheduler {
             asking: false,
             give_back: Vec::new(),
             without_bus: false,
+            reader_failed: false,
             linked: false,
             resubscribe: false,
         }
@@ -158,8 +161,9 @@ impl Scheduler {
                     FromLeader::Broken(why) => return Err(why),
                 },
                 Some(told) = self.told.recv() => self.hear(told, &mut *reader),
-                batch = reader.next(Duration::from_secs(1)) => self.read(batch, &mut *reader),
+                batch = reader.next(Duration::from_secs(1)), if !self.reader_failed => self.read(batch, &mut *reader),
                 _ = alone.tick() => {
+                    self.reader_failed = false;
                     let now = Instant::now();
                     self.give_up(now, &mut *reader);
                     self.renew(now);

@@ -128,7 +128,14 @@ impl Scheduler {
     }
 
     /// Gives everything back.
-    pub(super) async fn leave(self) {
+    pub(super) async fn leave(mut self) {
+        // A renewal that is answered later would give it shards again.
+        let settled = async {
+            while self.renewing {
+                self.renewing = !matches!(self.told.recv().await, Some(Told::Renewed(_)) | None);
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, settled).await;
         let leaving = v1::AcquireShardsRequest { owner: self.owner, leaving: true, ..Default::default() };
         // What is not given back is free when its lease is over.
         let _ = acquire(&self.coordinators, leaving).await;

@@ -100,6 +100,7 @@ impl Scheduler {
     /// The reader has lost one partition or all of them; what is lost is begun again, and checked as after a take-over.
     fn read_failed(&mut self, error: &ReadError, reader: &mut dyn Reader) {
         tracing::warn!(%error, "the command topic cannot be read");
+        self.reader_failed = true;
         let lost = match error {
             ReadError::OutOfRange { partition, .. } | ReadError::Bus(BusError::NoSuchPartition { partition, .. }) => {
                 Some(*partition)

@@ -26,6 +26,7 @@ async fn who_has_no_bus_gives_its_shards_back_and_asks_for_none() {
     world.submit(0, 2).await;
     world.wait_open(0, 2).await;
     service.stop().await;
+    assert!(leaves(&world), "the last that it asks for is nothing");
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 //! ```text
 //!   assign ──> wanted ──offset is in the log──> read ──out of range, topic gone──> told and removed
 //!                ^  └─ no broker: told once, asked again           │
-//!                └──────── an error that may hide a reset ─────────┘
+//!                └──────── told: an error that may hide a reset ───┘
 //! ```
 //!
 //! The library says that something is wrong, but not with which partition. So each doubt sends all partitions back to
-//! *wanted*: the log's bounds are asked for, and reading goes on where it stood, or is refused.
+//! *wanted*: the log's bounds are asked for, and reading goes on where it stood, or is refused. The doubt is told once:
+//! bounds do not show whether the log was cut and filled anew, and who must know looks at the record before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -199,7 +200,7 @@ struct Fetcher {
     partitions: HashMap<Key, Partition>,
     stalled: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
-    /// No broker answers, and the reader has been told.
+    /// No broker answers, or the logs may be others; the reader has been told.
     outage: bool,
     ask_again: Instant,
 }
@@ -409,11 +410,10 @@ impl Fetcher {
 
     fn doubt(&mut self, error: &KafkaError) {
         tracing::debug!(%error, "kafka consumer error");
-        if gone(error) {
-            self.tell_outage(error);
-        } else if !resets(error) {
+        if !gone(error) && !resets(error) {
             return;
         }
+        self.tell_outage(error);
         let all: Vec<Key> = self.partitions.keys().cloned().collect();
         all.iter().for_each(|key| self.stop(key));
         self.ask_again = Instant::now();

@@ -1,124 +1,22 @@
-//! Evaluates offers: what a node's expressions come to, as a pure function of what the offer shows.
+//! What an offer comes to: a pure function of what it shows and of its workflow.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use nova_client::{Coordinators, Repeat};
 use nova_model::{Compiled, ErrorView, Evaluated, ExecutionView, NodeState, NodeView, Offered, Phase};
 use nova_program::{BodyIx, NodeIx, VarIx};
 use nova_telemetry::trace::{self, Context, Side, Span, keys};
 use nova_wire::v1;
-use tokio::sync::mpsc;
 
-/// Workflow versions kept compiled.
-const CACHE: usize = 1_000;
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A version of a workflow.
-pub(crate) type Key = (String, String, u32);
-
-/// A version that was fetched; none when it cannot be had now.
-pub(crate) struct Fetched {
-    pub key: Key,
-    pub compiled: Option<Arc<Compiled>>,
-}
-
-/// Compiled versions, and offers that wait for one.
-pub(crate) struct Evaluator {
-    coordinators: Coordinators,
-    cache: BTreeMap<Key, Arc<Compiled>>,
-    order: VecDeque<Key>,
-    waiting: BTreeMap<Key, Vec<(u32, u64, v1::Offer)>>,
-    fetched: mpsc::UnboundedSender<Fetched>,
-}
-
-/// An evaluation of an offer of a shard in an epoch.
-pub(crate) struct Evaluation {
-    pub shard: u32,
-    pub epoch: u64,
-    pub local: v1::Local,
-}
-
-impl Evaluator {
-    pub(crate) fn new(coordinators: Coordinators, fetched: mpsc::UnboundedSender<Fetched>) -> Self {
-        Self { coordinators, cache: BTreeMap::new(), order: VecDeque::new(), waiting: BTreeMap::new(), fetched }
-    }
-
-    /// Evaluates an offer, or fetches what it needs first.
-    pub(crate) fn take(&mut self, shard: u32, epoch: u64, offer: v1::Offer) -> Option<Evaluation> {
-        let key = (offer.namespace.clone(), offer.workflow.clone(), offer.version);
-        if let Some(compiled) = self.cache.get(&key) {
-            return Some(Evaluation { shard, epoch, local: evaluate(compiled, &offer) });
-        }
-        let waiting = self.waiting.entry(key.clone()).or_default();
-        waiting.push((shard, epoch, offer));
-        if waiting.len() == 1 {
-            tokio::spawn(fetch(self.coordinators.clone(), key, self.fetched.clone()));
-        }
-        None
-    }
-
-    /// Evaluates what waited for a version.
-    pub(crate) fn arrived(&mut self, fetched: Fetched) -> Vec<Evaluation> {
-        let Some(compiled) = fetched.compiled else {
-            tokio::spawn(fetch_later(self.coordinators.clone(), fetched.key, self.fetched.clone()));
-            return Vec::new();
-        };
-        let waiting = self.waiting.remove(&fetched.key).unwrap_or_default();
-        let evaluated = waiting.iter().map(|(shard, epoch, offer)| Evaluation {
-            shard: *shard,
-            epoch: *epoch,
-            local: evaluate(&compiled, offer),
-        });
-        let evaluated = evaluated.collect();
-        if self.order.len() >= CACHE
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.cache.remove(&oldest);
-        }
-        self.order.push_back(fetched.key.clone());
-        self.cache.insert(fetched.key, compiled);
-        evaluated
-    }
-}
-
-async fn fetch_later(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSender<Fetched>) {
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    fetch(coordinators, key, fetched).await;
-}
-
-async fn fetch(coordinators: Coordinators, key: Key, fetched: mpsc::UnboundedSender<Fetched>) {
-    let (namespace, name, version) = key.clone();
-    let request = v1::GetWorkflowRequest { namespace, name, version: Some(version) };
-    let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| {
-        let request = request.clone();
-        async move { member.get_workflow(request).await }
-    });
-    let compiled = match asking.await {
-        Ok(answer) => match Compiled::from_canonical(&answer.document) {
-            Ok(compiled) => Some(Arc::new(compiled)),
-            Err(problems) => {
-                tracing::error!(workflow = key.1, version = key.2, %problems, "a stored workflow cannot be compiled");
-                None
-            }
-        },
-        Err(error) => {
-            tracing::warn!(workflow = key.1, version = key.2, %error, "a workflow cannot be fetched now");
-            None
-        }
-    };
-    let _ = fetched.send(Fetched { key, compiled });
-}
-
-fn evaluate(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
+/// Evaluates an offer; a fault of ours fails its node and nothing else.
+pub(crate) fn evaluate(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
     let span = Context::carried(offer.trace.as_ref()).and_then(|parent| span(compiled, offer, parent));
-    let local = outcome(compiled, offer);
-    if let (Some(mut span), Some(v1::local::Outcome::Failed(failure))) = (span, &local.outcome) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| outcome(compiled, offer)));
+    let outcome = outcome.unwrap_or_else(|_| internal("the evaluation panicked".into()));
+    if let (Some(mut span), v1::local::Outcome::Failed(failure)) = (span, &outcome) {
         span.fail(failure.code.clone());
     }
-    local
+    v1::Local { execution: offer.execution.clone(), token: offer.token, outcome: Some(outcome) }
 }
 
 fn span(compiled: &Compiled, offer: &v1::Offer, parent: Context) -> Option<Span> {
@@ -139,7 +37,18 @@ fn span(compiled: &Compiled, offer: &v1::Offer, parent: Context) -> Option<Span>
     Some(span)
 }
 
-fn outcome(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
+/// What an offer comes to whose workflow cannot be used.
+pub(crate) fn unusable(offer: &v1::Offer, why: &str) -> v1::Local {
+    let outcome = internal(format!("the stored workflow cannot be used: {why}"));
+    v1::Local { execution: offer.execution.clone(), token: offer.token, outcome: Some(outcome) }
+}
+
+fn internal(message: String) -> v1::local::Outcome {
+    let code = "engine.internal".into();
+    v1::local::Outcome::Failed(v1::Failure { code, message, ..Default::default() })
+}
+
+fn outcome(compiled: &Compiled, offer: &v1::Offer) -> v1::local::Outcome {
     use v1::local::Outcome;
     let execution: String = offer.execution.iter().map(|byte| format!("{byte:02x}")).collect();
     let nodes: Vec<NodeView<'_>> = offer.nodes.iter().map(node_view).collect();
@@ -170,7 +79,7 @@ fn outcome(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
         now_ms: offer.now_ms,
         seed: offer.seed,
     };
-    let outcome = match compiled.plan.evaluate(&compiled.program, &offered) {
+    match compiled.plan.evaluate(&compiled.program, &offered) {
         Evaluated::Skip => Outcome::Skip(v1::Nothing {}),
         Evaluated::Run { with } => Outcome::Run(v1::local::Run { with: with.map(payload) }),
         Evaluated::WaitUntil { at_ms } => Outcome::WaitUntilMs(at_ms),
@@ -187,8 +96,7 @@ fn outcome(compiled: &Compiled, offer: &v1::Offer) -> v1::Local {
             detail: detail.map(Into::into),
             node: String::new(),
         }),
-    };
-    v1::Local { execution: offer.execution.clone(), token: offer.token, outcome: Some(outcome) }
+    }
 }
 
 fn writes(sets: Vec<(VarIx, Vec<u8>)>) -> Vec<v1::VarWrite> {

@@ -6,14 +6,15 @@
 //! Holds nothing that cannot be rebuilt: a new owner of a shard begins where the coordinator says.
 //!
 //! ```text
-//! granted ─▶ checking (the record before next is re-read) ─▶ active ──▶ lost
-//!                    │ not what was applied                     │ refused, no answer, stream broken
-//!                    ▼                                          ▼
-//!                 halted: an alarm                         positions asked anew, checking
+//! granted ─▶ checked (the record before next is re-read) ─▶ read, proposed, published ─▶ dropped: another epoch, no
+//!                │ not what was applied, or newer              │                          bus, not renewed
+//!                ▼                                             ▼ refused, no answer, stream broken
+//!            halted: an alarm, looked at again             its position is asked, and it begins there
 //! ```
 
 mod config;
 mod evaluate;
+mod evaluator;
 mod link;
 mod metrics;
 mod outbox;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use bytes::Bytes;
 use nova_bus::lane::{Acknowledge, Item, Lane, Seal};
@@ -11,6 +12,8 @@ use nova_wire::{ClusterId, v1};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::run::Told;
 
 /// A message of the outbox, as the coordinator sent it.
 pub(crate) struct Outgoing {
@@ -39,9 +42,11 @@ pub(crate) struct Outbox {
     epoch: u64,
     lanes: BTreeMap<(i32, u32), Lane<Outgoing>>,
     unacknowledged: BTreeSet<u64>,
+    /// Since when messages wait and none was acknowledged.
+    silent_since: Option<Instant>,
     /// Highest number received.
     pub received: u64,
-    told: mpsc::UnboundedSender<Acknowledged>,
+    tell: mpsc::UnboundedSender<Told>,
     waiting: Arc<AtomicU64>,
     stop: CancellationToken,
 }
@@ -52,7 +57,7 @@ impl Outbox {
         cluster: ClusterId,
         shard: u32,
         position: &v1::ShardPosition,
-        told: mpsc::UnboundedSender<Acknowledged>,
+        tell: mpsc::UnboundedSender<Told>,
         waiting: Arc<AtomicU64>,
         stop: CancellationToken,
     ) -> Self {
@@ -63,8 +68,9 @@ impl Outbox {
             epoch: position.epoch,
             lanes: BTreeMap::new(),
             unacknowledged: BTreeSet::new(),
+            silent_since: None,
             received: position.outbox_acked,
-            told,
+            tell,
             waiting,
             stop,
         }
@@ -82,6 +88,9 @@ impl Outbox {
             v1::TopicKind::Replies => Topic::Replies,
             v1::TopicKind::Events | v1::TopicKind::Unspecified => Topic::Events,
         };
+        if self.unacknowledged.is_empty() {
+            self.silent_since = Some(Instant::now());
+        }
         self.unacknowledged.insert(item.seq);
         let key = (item.topic, item.partition);
         if !self.lanes.contains_key(&key) {
@@ -100,10 +109,10 @@ impl Outbox {
             let body = v1::OpaqueOutboxBatch { messages }.encode_to_vec();
             nova_wire::seal(cluster, v1::RecordKind::Outbox, shard, body.into())
         });
-        let told = self.told.clone();
+        let tell = self.tell.clone();
         let acknowledge: Acknowledge<Outgoing> = Arc::new(move |items: Vec<Outgoing>, _| {
             let seqs = items.iter().map(|item| item.seq).collect();
-            let _ = told.send(Acknowledged { shard, epoch, seqs });
+            let _ = tell.send(Told::Acknowledged(Acknowledged { shard, epoch, seqs }));
         });
         let (bus, waiting, stop) = (Arc::clone(&self.bus), Arc::clone(&self.waiting), self.stop.clone());
         Lane::start(bus, topic, partition, seal, acknowledge, waiting, stop)
@@ -113,6 +122,12 @@ impl Outbox {
         for seq in seqs {
             self.unacknowledged.remove(seq);
         }
+        self.silent_since = (!self.unacknowledged.is_empty()).then(Instant::now);
+    }
+
+    /// Since when messages wait and the bus has acknowledged none.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        self.silent_since
     }
 
     /// Highest number up to which every message is acknowledged.

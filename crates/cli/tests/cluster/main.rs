@@ -35,7 +35,7 @@ spec:
   nodes:
     - { id: start, type: task, kind: echo, with: "${ input.n }" }
     - { id: left, type: task, kind: echo, needs: [start], with: "${ nodes.start.output * 2 }" }
-    - { id: right, type: task, kind: sleep, needs: [start], with: { ms: 20 } }
+    - { id: right, type: task, kind: sleep, needs: [start], with: { ms: "${ input.n % 8 == 0 ? 1500 : 20 }" } }
     - { id: sum, type: transform, needs: [left, right], join: every, with: "${ nodes.left.output + nodes.start.output }" }
     - { id: last, type: task, kind: echo, needs: [sum], with: "${ nodes.sum.output + 1 }" }
     - { id: report, type: task, kind: echo, needs: [last, left], join: every, with: { result: "${ nodes.last.output }" } }
@@ -127,7 +127,7 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     load.goes_on("the death of a scheduler", step).await;
     cluster.schedulers()[scheduler].start().unwrap();
 
-    let worker = random.random_range(0..cluster.workers().len());
+    let worker = busy_worker(cluster.rest()).await;
     cluster.workers()[worker].kill();
     deaths[worker].push(ledger::boot_ns());
     load.goes_on("the death of a worker", step).await;
@@ -141,6 +141,18 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     cluster.ready(PATIENCE).await.unwrap();
     load.goes_on("all came back", step).await;
     deaths
+}
+
+/// The place of the worker that has the most to do; it does several things at once.
+async fn busy_worker(rest: &Rest) -> usize {
+    until("a busy worker", PATIENCE, || async {
+        let all = rest.workers().await.map_err(|error| error.chain())?;
+        let busiest = all.iter().max_by_key(|it| it["leases"].as_u64()).filter(|it| it["leases"].as_u64() > Some(2));
+        let place = busiest.and_then(|it| it["name"].as_str()?.strip_prefix("worker-")?.parse::<usize>().ok());
+        place.map(|number| number - 1).ok_or_else(|| format!("{all:?}"))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
 async fn write_records(bus: &KafkaBus, from: u64, to: u64) {

@@ -22,6 +22,11 @@ build: ## the release build of `nova` and of the load generator
 	@scripts/setup.sh build
 	cargo build --release -p nova-cli -p nova-loadtest
 
+faults: ## ten thousand executions on a cluster of processes and a real Kafka while each kind of process is killed
+	@scripts/setup.sh test
+	cargo build --release -p nova-cli
+	NOVA_BIN=$(CURDIR)/target/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -33,4 +38,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check build model deny clean
+.PHONY: help demo test check build faults model deny clean

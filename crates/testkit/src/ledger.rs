@@ -106,6 +106,24 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Attempts that have begun within the last `ns` nanoseconds and not ended.
+    #[must_use]
+    pub fn running(&self, ns: u64) -> usize {
+        let mut open: BTreeMap<(&str, u64), &Line> = BTreeMap::new();
+        for line in &self.lines {
+            let id = (line.execution.as_str(), line.token);
+            if line.what == "begin" {
+                open.insert(id, line);
+            } else {
+                open.remove(&id);
+            }
+        }
+        let since = boot_ns().saturating_sub(ns);
+        open.values().filter(|line| line.boot_ns >= since).count()
+    }
+}
+
 /// Checks ledgers of all workers of a cluster.
 ///
 /// # Errors

@@ -127,7 +127,7 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     load.goes_on("the death of a scheduler", step).await;
     cluster.schedulers()[scheduler].start().unwrap();
 
-    let worker = busy_worker(cluster.rest()).await;
+    let worker = busy_worker(cluster, deaths.len()).await;
     cluster.workers()[worker].kill();
     deaths[worker].push(ledger::boot_ns());
     load.goes_on("the death of a worker", step).await;
@@ -143,13 +143,16 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     deaths
 }
 
-/// The place of the worker that has the most to do; it does several things at once.
-async fn busy_worker(rest: &Rest) -> usize {
+/// The place of a worker that runs several attempts which go on for a while.
+async fn busy_worker(cluster: &Cluster, workers: usize) -> usize {
+    // The long ones take 1.5 s: what began lately and has not ended is still running when the answer is used.
+    const LATELY: u64 = 700_000_000;
     until("a busy worker", PATIENCE, || async {
-        let all = rest.workers().await.map_err(|error| error.chain())?;
-        let busiest = all.iter().max_by_key(|it| it["leases"].as_u64()).filter(|it| it["leases"].as_u64() > Some(2));
-        let place = busiest.and_then(|it| it["name"].as_str()?.strip_prefix("worker-")?.parse::<usize>().ok());
-        place.map(|number| number - 1).ok_or_else(|| format!("{all:?}"))
+        let running = |place: &usize| {
+            Ledger::read(&cluster.ledger(place + 1), Vec::new()).map_or(0, |ledger| ledger.running(LATELY))
+        };
+        let busiest = (0..workers).map(|place| (running(&place), place)).max();
+        busiest.filter(|(running, _)| *running > 1).map(|(_, place)| place).ok_or_else(|| format!("{busiest:?}"))
     })
     .await
     .unwrap_or_else(|error| panic!("{}", error.chain()))

@@ -1,47 +1,92 @@
 //! Durable means durable: the data sync is seen before the answer.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nova_testkit::{DevCluster, DevOptions, Dir, Nova};
 use serde_json::json;
 
 use crate::rig::{Dev, NOOP, SOON};
 
-/// Looks at the system calls of the process while it takes one submission: the record of the command and the entry of
-/// the log are synced before the answer is written to the client's socket.
+/// Submits while the system calls of the processes are watched, and gives how many data syncs each process had done when
+/// the answer was written to the client's socket.
+async fn synced(processes: &[u32], dir: &Path, submit: impl AsyncFnOnce()) -> Vec<usize> {
+    let trace = dir.join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=fdatasync,fsync,write,writev,sendto,sendmsg", "-s", "64", "-o"]).arg(&trace);
+    for process in processes {
+        strace.args(["-p", &process.to_string()]);
+    }
+    let mut strace = strace
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("strace is there; scripts/setup.sh test installs it");
+    let begun = Instant::now();
+    // It is attached to a process once it writes what the process does all the time.
+    loop {
+        let text = std::fs::read_to_string(&trace).unwrap_or_default();
+        let seen = |process: &&u32| text.lines().any(|line| whose(processes, line) == Some(**process));
+        if processes.iter().filter(seen).count() == processes.len() {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "strace does not attach: {text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    submit().await;
+    let killed = Command::new("kill").args(["-INT", &strace.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    strace.wait().unwrap();
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let answer = text.lines().position(|line| line.contains("HTTP/1.1 201"));
+    let answer = answer.unwrap_or_else(|| panic!("no answer in the trace:\n{text}"));
+    let done = |line: &&str| {
+        let done = line.contains("fdatasync(") && !line.contains("unfinished");
+        (done || line.contains("fdatasync resumed")) && line.trim_end().ends_with("= 0")
+    };
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for line in text.lines().take(answer).filter(done) {
+        *counts.entry(whose(processes, line).unwrap()).or_default() += 1;
+    }
+    processes.iter().map(|process| counts.get(process).copied().unwrap_or(0)).collect()
+}
+
+/// The process whose thread made a call: its number stands first in the line.
+fn whose(processes: &[u32], line: &str) -> Option<u32> {
+    let thread = line.split_whitespace().next()?;
+    processes.iter().copied().find(|process| Path::new(&format!("/proc/{process}/task/{thread}")).exists())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_submission_is_synced_twice_before_it_is_answered() {
     let dev = Dev::start();
     dev.apply(NOOP).await;
     dev.run("noop", json!({})).await;
-    let trace = dev.dir.path().join("trace");
-    let mut strace = Command::new("strace")
-        .args(["-f", "-tt", "-e", "trace=fdatasync,fsync,write,writev,sendto,sendmsg", "-s", "64", "-o"])
-        .arg(&trace)
-        .args(["-p", &dev.pid().to_string()])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("strace is there; scripts/setup.sh test installs it");
-    let begun = Instant::now();
-    // It is attached once it writes what the process does all the time.
-    while std::fs::metadata(&trace).map_or(0, |meta| meta.len()) == 0 {
-        assert!(begun.elapsed() < SOON, "strace does not attach");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let (status, body) = dev.submit(&json!({ "workflow": "noop", "labels": { "x": "y" } }), &[]).await;
-    assert_eq!(status, 201, "{body:#}");
-    let id = body["id"].as_str().unwrap().to_owned();
-    let killed = Command::new("kill").args(["-INT", &strace.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    strace.wait().unwrap();
-    let text = std::fs::read_to_string(&trace).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    let answer = lines.iter().position(|line| line.contains("HTTP/1.1 201"));
-    let answer = answer.unwrap_or_else(|| panic!("no answer for {id} in the trace:\n{text}"));
-    let synced = |line: &&&str| {
-        let done = line.contains("fdatasync(") && !line.contains("unfinished");
-        (done || line.contains("fdatasync resumed")) && line.trim_end().ends_with("= 0")
+    let submit = async || {
+        let (status, body) = dev.submit(&json!({ "workflow": "noop", "labels": { "x": "y" } }), &[]).await;
+        assert_eq!(status, 201, "{body:#}");
     };
-    let before = lines[..answer].iter().filter(synced).count();
-    assert!(before >= 2, "{before} data syncs before the answer:\n{text}");
+    let syncs = synced(&[dev.pid()], dev.dir.path(), submit).await;
+    // The record of the command, and the entry of the log.
+    assert!(syncs[0] >= 2, "{syncs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_three_members_two_have_synced_before_the_answer() {
+    let nova = Nova::at(env!("CARGO_BIN_EXE_nova")).unwrap();
+    let options = DevOptions { members: Some(3), ..DevOptions::default() };
+    let mut cluster = DevCluster::start_in(&nova, &options, Dir::temporary().unwrap()).await.unwrap();
+    let rest = cluster.rest().clone();
+    rest.apply(NOOP).await.unwrap();
+    rest.run("noop", &json!({}), SOON).await.unwrap();
+    let mut processes = vec![cluster.process().pid().unwrap()];
+    processes.extend(cluster.members().unwrap().processes().iter().map(|it| it.pid().unwrap()));
+    let submit = async || {
+        rest.submit("noop", &json!({})).await.unwrap();
+    };
+    let syncs = synced(&processes, cluster.dir().path(), submit).await;
+    assert!(syncs[0] >= 1, "the record of the command: {syncs:?}");
+    let members = syncs[1..].iter().filter(|syncs| **syncs >= 1).count();
+    assert!(members >= 2, "the entry of the log, on a majority: {syncs:?}");
 }

@@ -1,0 +1,1 @@
+//! Nothing but benches: `cargo bench -p nova-benchmarks`. What whole clusters do is measured by `loadtest/`.

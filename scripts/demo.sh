@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Building (the first time takes some minutes)"
-cargo build --release --locked -p nova-cli --bin nova --example shop
-nova=target/release/nova
-shop=target/release/examples/shop
+# Not optimised: it is ready in half the time, and fast enough to watch.
+cargo build --locked -p nova-cli --bin nova --example shop
+nova=target/debug/nova
+shop=target/debug/examples/shop
 
 data=$(mktemp -d)
 pids=()

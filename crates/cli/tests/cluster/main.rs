@@ -4,6 +4,7 @@
 //! binary is tried.
 #![allow(clippy::unwrap_used)]
 
+mod clusters;
 mod events;
 mod refusals;
 

@@ -1,9 +1,3 @@
-//! Processes for real. Those that need `nova` or Kafka are started by hand:
-//!
-//! ```sh
-//! cargo build -p nova-cli
-//! NOVA_BIN=target/debug/nova cargo test -p nova-testkit --test it -- --ignored
-//! ```
+//! Processes for real, with a shell in the place of `nova`; whole clusters are tried beside the binary, in `crates/cli/tests`.
 
-mod clusters;
 mod processes;

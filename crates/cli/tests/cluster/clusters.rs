@@ -1,11 +1,10 @@
-//! Whole clusters: they need a `nova` binary, those on Kafka also Java and Maven.
+//! Clusters without Kafka outlive what they must.
 
-use std::time::Duration;
-
-use nova_testkit::{Cluster, ClusterOptions, DevCluster, DevOptions, Dir, Error, MembersOptions, Nova, Rest};
+use nova_testkit::{DevCluster, DevOptions, Dir, Error, Rest};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{PATIENCE, nova};
+
 const WORKFLOW: &str = r#"
 apiVersion: nova/v1
 kind: Workflow
@@ -24,9 +23,8 @@ async fn works(rest: &Rest, n: u32) -> String {
 }
 
 #[tokio::test]
-#[ignore = "needs a nova binary: NOVA_BIN=... cargo test -p nova-testkit -- --ignored"]
 async fn a_development_cluster_survives_a_kill() {
-    let nova = Nova::binary().unwrap();
+    let nova = nova();
     let mut cluster = DevCluster::start(&nova).await.unwrap();
     let first = works(cluster.rest(), 1).await;
     let accepted = cluster.rest().submit_once("give-back", &json!({ "n": 2 }), "two").await.unwrap();
@@ -42,9 +40,8 @@ async fn a_development_cluster_survives_a_kill() {
 }
 
 #[tokio::test]
-#[ignore = "needs a nova binary: NOVA_BIN=... cargo test -p nova-testkit -- --ignored"]
 async fn three_coordinators_outlive_their_leader() {
-    let nova = Nova::binary().unwrap();
+    let nova = nova();
     let options = DevOptions { members: Some(3), ..DevOptions::default() };
     let mut cluster = DevCluster::start_in(&nova, &options, Dir::temporary().unwrap()).await.unwrap();
     works(cluster.rest(), 1).await;
@@ -57,24 +54,4 @@ async fn three_coordinators_outlive_their_leader() {
     let members = cluster.members().unwrap();
     members.processes()[old].start().unwrap();
     members.ready(PATIENCE).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs a nova binary, Java and Maven: NOVA_BIN=... cargo test -p nova-testkit -- --ignored"]
-async fn a_cluster_on_kafka_runs_a_workflow() {
-    let nova = Nova::binary().unwrap();
-    let options = ClusterOptions {
-        members: MembersOptions { count: 1, shards: 8, ..MembersOptions::default() },
-        schedulers: 1,
-        workers: 2,
-        ..ClusterOptions::default()
-    };
-    let mut cluster = Cluster::start(&nova, &options, Dir::temporary().unwrap()).await.unwrap();
-    works(cluster.rest(), 1).await;
-    cluster.kafka().crash(Some(1)).await.unwrap();
-    assert_eq!(cluster.kafka().pid(1), None);
-    cluster.kafka().restart().await.unwrap();
-    works(cluster.rest(), 2).await;
-    let usage = cluster.usage().unwrap();
-    assert_eq!(usage.keys().copied().collect::<Vec<_>>(), ["api", "bus", "coordinator", "scheduler", "worker"]);
 }

@@ -187,19 +187,22 @@ impl Cluster {
         &self.dir
     }
 
-    /// What its processes use, by kind: `api`, `scheduler`, `coordinator`, `worker`, `bus`.
+    /// What its processes use, by kind: `api`, `scheduler`, `coordinator`, `worker`, `bus`, and `trigger` when there are some.
     ///
     /// # Errors
     /// When a process that should run does not.
     pub fn usage(&self) -> Result<BTreeMap<&'static str, Usage>> {
-        Ok(BTreeMap::from([
+        let mut usage = BTreeMap::from([
             ("api", sum(&self.apis)?),
             ("scheduler", sum(&self.schedulers)?),
             ("coordinator", self.members.usage()?),
             ("worker", sum(&self.workers)?),
-            ("trigger", sum(&self.triggers)?),
             ("bus", self.kafka.usage()?),
-        ]))
+        ]);
+        if !self.triggers.is_empty() {
+            usage.insert("trigger", sum(&self.triggers)?);
+        }
+        Ok(usage)
     }
 }
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # A real Apache Kafka (KRaft, no container) on loopback, for tests and for trying things out.
 #
-#   kafka.sh start [--brokers 1|3] DIR   starts a cluster whose data, logs and pids live in DIR, or brings back the one
-#                                        that is there; the last line of the output is bootstrap=127.0.0.1:PORT[,...]
+#   kafka.sh start [--brokers 1|3] [--optimise] DIR
+#                                        starts a cluster whose data, logs and pids live in DIR, or brings back the one
+#                                        that is there; the last line of the output is bootstrap=127.0.0.1:PORT[,...];
+#                                        --optimise: half the cost, but only after a minute of load (see JVM below)
 #   kafka.sh stop DIR [BROKER]           clean shutdown
 #   kafka.sh crash DIR [BROKER]          kill -9; `start` brings it back on its old port
 #   kafka.sh pause DIR [BROKER]          SIGSTOP: it holds its connections and answers nothing
@@ -21,12 +23,12 @@ set -euo pipefail
 KAFKA_VERSION=4.3.1
 LOG4J_VERSION=2.25.5
 PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.6.1
-# The quick compiler only: on a small machine a broker then starts faster and, for its first minutes, answers faster
-# than with the optimising one, whose threads take the cores.
+# The quick compiler only: on a small machine a broker then starts faster and, for its first minute, answers faster
+# than with the optimising one, whose threads take the cores. Brokers in production have both.
 JVM=(-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Djava.awt.headless=true)
 
 die() { echo "kafka: $*" >&2; exit 1; }
-usage() { sed -n '2,18p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit "${1:-2}"; }
+usage() { sed -n '2,20p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit "${1:-2}"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${NOVA_CACHE:-$root/.cache}
@@ -183,7 +185,7 @@ start() {
   for n in $(list); do
     if pid=$(pid_of "$n"); then kill -CONT "$pid"; continue; fi
     : >"$dir/b$n/out.log"
-    (cd "$dir/b$n"; exec setsid nohup "$JAVA" -Xms64m -Xmx"${KAFKA_HEAP:-320m}" "${JVM[@]}" \
+    (cd "$dir/b$n"; exec setsid nohup "$JAVA" -Xms64m -Xmx"${KAFKA_HEAP:-320m}" "${broker_jvm[@]}" \
       -Dlog4j2.configurationFile="$dir/log4j2.yaml" -cp "$dist/libs/*" kafka.Kafka "$dir/b$n/server.properties" \
       >>"$dir/b$n/out.log" 2>&1 9>&- </dev/null) &
     echo $! >"$dir/b$n/pid"
@@ -253,11 +255,12 @@ case $cmd in
   -h | --help | help) usage 0 ;;
   *) usage ;;
 esac
-brokers= dir= only=
+brokers= dir= only= broker_jvm=("${JVM[@]}")
 while [ $# -gt 0 ]; do
   case $1 in
     --brokers) brokers=${2:?--brokers needs 1 or 3}; shift 2 ;;
     --brokers=* | brokers=*) brokers=${1#*=}; shift ;;
+    --optimise) broker_jvm=(-XX:+UseSerialGC -Xshare:auto -Djava.awt.headless=true); shift ;;
     -*) usage ;;
     *) if [ -z "$dir" ]; then dir=$1; else only=$1; fi; shift ;;
   esac

@@ -30,7 +30,7 @@ pub struct Args {
     /// Measured seconds of each loop.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
-    /// Seconds of load before each measurement; left out: 2, on Kafka 20, whose brokers are slow at first.
+    /// Seconds of load before each measurement; left out: 2, on Kafka 60, whose brokers are slow at first.
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub warmup: Option<u64>,
     /// How often each loop is measured, on the same target; more than once adds medians and spreads.
@@ -134,7 +134,7 @@ impl Args {
     /// Seconds of load before each measurement.
     #[must_use]
     pub fn warmup_seconds(&self) -> u64 {
-        self.warmup.unwrap_or(if self.on_kafka() { 20 } else { 2 })
+        self.warmup.unwrap_or(if self.on_kafka() { 60 } else { 2 })
     }
 
     fn on_kafka(&self) -> bool {

@@ -33,7 +33,7 @@ impl Target {
             Some(LogKind::Sled) => "sled",
         };
         let members = MembersOptions { count: members, log: log.into(), ..MembersOptions::default() };
-        let options = ClusterOptions { brokers, members, ..ClusterOptions::default() };
+        let options = ClusterOptions { brokers, members, optimise: true, ..ClusterOptions::default() };
         Ok(Self::Cluster(Box::new(Cluster::start(nova, &options, dir).await?)))
     }
 

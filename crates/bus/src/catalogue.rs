@@ -12,7 +12,7 @@ pub enum Topic {
     Tasks,
     /// Answers to the apis; one inbox partition per api instance.
     Replies,
-    /// What happened; partition n is shard n.
+    /// What happened; a shard has one of the partitions, and shares it.
     Events,
     /// Records that nobody could read.
     DeadLetter,
@@ -44,11 +44,19 @@ impl fmt::Display for Topic {
     }
 }
 
+/// The partition of the event topic that belongs to a shard.
+#[must_use]
+pub const fn event_partition(shard: u32, partitions: u32) -> u32 {
+    shard % partitions
+}
+
 /// How many partitions the topics of a cluster have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Shards: partitions of commands and events. Fixed when the cluster is made.
+    /// Shards: partitions of commands. Fixed when the cluster is made.
     pub shards: u32,
+    /// Partitions of events. Fixed too; brokers and readers pay for each.
+    pub events: u32,
     /// Partitions of the task topic.
     pub inboxes: u32,
     /// Partitions of the reply topic: api instances.
@@ -57,7 +65,7 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { shards: 64, inboxes: 64, apis: 16 }
+        Self { shards: 64, events: 4, inboxes: 64, apis: 16 }
     }
 }
 
@@ -87,7 +95,7 @@ impl Layout {
             // A reply is worth nothing once its request has timed out.
             spec(Topic::Replies, self.apis, 1),
             // History can be rebuilt from this; a longer history needs a longer retention.
-            spec(Topic::Events, self.shards, 30),
+            spec(Topic::Events, self.events, 30),
             spec(Topic::DeadLetter, 1, 30),
         ]
     }

@@ -13,25 +13,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{AppendError, SharedBus, Topic};
 
-/// Items of one record.
+/// Items of one append.
 const ITEMS: usize = 512;
-/// Bytes of items in one record; an item that is larger stands alone. Well below what a bus takes.
-const RECORD_BYTES: usize = 256 << 10;
+/// Bytes of items in one append; an item that is larger stands alone. Well below what a bus takes in one record.
+const APPEND_BYTES: usize = 256 << 10;
 /// Longest wait for one acknowledgement before the append is repeated.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Something that is published, with others, in one record.
+/// Something that is published together with others.
 pub trait Item: Send + 'static {
     /// About its size in bytes.
     fn bytes(&self) -> usize;
 }
 
-/// Makes one record of items.
-pub type Seal<T> = Arc<dyn Fn(&[T]) -> Bytes + Send + Sync>;
+/// Makes the records of one append of items: one for all of them, or one for each sender among them.
+pub type Seal<T> = Arc<dyn Fn(&[T]) -> Vec<Bytes> + Send + Sync>;
 
-/// Called once the items are durable, with the offset of their record.
+/// Called once the items are durable, with the offset of the first record.
 pub type Acknowledge<T> = Arc<dyn Fn(Vec<T>, u64) + Send + Sync>;
 
 /// A handle to publish with. The lane ends when all handles are gone and all is acknowledged, or when it is stopped.
@@ -121,15 +121,19 @@ async fn publish<T: Item>(
         let mut batch = vec![first];
         while batch.len() < ITEMS {
             let Ok(next) = items.try_recv() else { break };
-            if bytes + next.bytes() > RECORD_BYTES {
+            if bytes + next.bytes() > APPEND_BYTES {
                 over = Some(next);
                 break;
             }
             bytes += next.bytes();
             batch.push(next);
         }
-        let record = seal(&batch);
-        let offset = append(&bus, &topic, partition, &record).await;
+        let records = seal(&batch);
+        if records.is_empty() {
+            weight.take(bytes as u64);
+            continue;
+        }
+        let offset = append(&bus, &topic, partition, &records).await;
         weight.take(bytes as u64);
         if let Some(offset) = offset {
             acknowledge(batch, offset);
@@ -138,10 +142,10 @@ async fn publish<T: Item>(
 }
 
 /// None when the record can never be written.
-async fn append(bus: &SharedBus, topic: &Topic, partition: u32, record: &Bytes) -> Option<u64> {
+async fn append(bus: &SharedBus, topic: &Topic, partition: u32, records: &[Bytes]) -> Option<u64> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let ack = bus.append(topic, partition, vec![record.clone().into()]);
+        let ack = bus.append(topic, partition, records.iter().cloned().map(Into::into).collect());
         let why = match tokio::time::timeout(PATIENCE, ack).await {
             Ok(Ok(offset)) => return Some(offset),
             Ok(Err(error @ AppendError::TooLarge { .. })) => {

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub use catalogue::{Layout, Topic, TopicSpec};
+pub use catalogue::{Layout, Topic, TopicSpec, event_partition};
 pub use memory::MemoryBus;
 
 /// Largest record, key and headers included, in bytes.

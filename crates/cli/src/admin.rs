@@ -39,14 +39,14 @@ fn members(members: &[v1::Member], format: Format) -> Result<(), Failed> {
 
 pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
     match admin {
-        Admin::Topics { bootstrap, shards, inboxes, replicas, prefix } => {
+        Admin::Topics { bootstrap, shards, events, inboxes, replicas, prefix } => {
             let settings = BusSettings { bootstrap, prefix, replicas, ..BusSettings::default() };
             let problems = settings.problems();
             if !problems.is_empty() {
                 return Err(Failed::Usage(problems.join("\n")));
             }
             let bus = settings.connect().map_err(|error| Failed::unreachable(&error))?;
-            let topics = Layout { shards, inboxes, apis: 16 }.topics();
+            let topics = Layout { shards, events, inboxes, apis: 16 }.topics();
             bus.ensure_topics(&topics).await.map_err(|error| match error {
                 nova_bus::BusError::WrongSettings { .. } => Failed::Refused(error.to_string()),
                 other => Failed::unreachable(&other),

@@ -307,6 +307,9 @@ pub enum Admin {
         /// Shards of the cluster; fixed when the cluster is made.
         #[arg(long, default_value_t = 64)]
         shards: u32,
+        /// Partitions of the event topic; fixed too.
+        #[arg(long, default_value_t = 4)]
+        events: u32,
         /// Partitions of the task topic (inboxes); each serves at most 8 workers.
         #[arg(long, default_value_t = 64)]
         inboxes: u32,

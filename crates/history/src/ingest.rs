@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge, histogram};
-use nova_bus::{Batch, ReadError, Reader, SharedBus, Topic};
+use nova_bus::{Batch, BusError, ReadError, Reader, SharedBus, Topic, event_partition};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics as names;
-use crate::rows::Rows;
+use crate::rows::{Positions, Rows};
 use crate::store::{History, HistoryError};
 
 /// Records of one transaction, about.
@@ -40,6 +40,7 @@ pub struct Ingester {
     told: broadcast::Sender<Told>,
     fresh: watch::Receiver<Instant>,
     next: watch::Receiver<BTreeMap<u32, u64>>,
+    bus: SharedBus,
 }
 
 impl Ingester {
@@ -49,14 +50,21 @@ impl Ingester {
         let (told, _) = broadcast::channel(TOLD);
         let (fresh_sender, fresh) = watch::channel(Instant::now());
         let (next_sender, next) = watch::channel(BTreeMap::new());
-        let work = Work { history, bus, cluster, told: told.clone(), fresh: fresh_sender, next: next_sender };
+        let work = Work {
+            history,
+            bus: SharedBus::clone(&bus),
+            cluster,
+            told: told.clone(),
+            fresh: fresh_sender,
+            next: next_sender,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = work.run() => {}
                 () = stop.cancelled() => {}
             }
         });
-        Self { told, fresh, next }
+        Self { told, fresh, next, bus }
     }
 
     /// What is written from now on.
@@ -71,10 +79,17 @@ impl Ingester {
         self.fresh.borrow().elapsed()
     }
 
-    /// Waits until the partition of a shard is in the tables up to `offset` (exclusive).
-    pub async fn reached(&self, shard: u32, offset: u64) {
+    /// Waits until all that the bus has of a shard by now is in the tables.
+    ///
+    /// # Errors
+    /// When the bus cannot be asked.
+    pub async fn caught_up(&self, shard: u32) -> Result<(), BusError> {
         let mut next = self.next.clone();
-        let _ = next.wait_for(|next| next.get(&shard).copied().unwrap_or(0) >= offset).await;
+        let count = next.wait_for(|next| !next.is_empty()).await.map_or(1, |next| next.len() as u32);
+        let partition = event_partition(shard, count);
+        let end = self.bus.offsets(&Topic::Events, partition).await?.end;
+        let _ = next.wait_for(|next| next.get(&partition).copied().unwrap_or(0) >= end).await;
+        Ok(())
     }
 }
 
@@ -104,14 +119,14 @@ impl Work {
         let count = self.bus.partitions(&Topic::Events).await.map_err(|error| error.to_string())?;
         let count = count.ok_or("the event topic does not exist")?;
         let mut reader = self.bus.reader().map_err(|error| error.to_string())?;
-        for shard in 0..count {
-            let start = self.bus.offsets(&Topic::Events, shard).await.map_err(|error| error.to_string())?.start;
-            let position = positions.entry(shard).or_default();
-            if position.0 < start {
-                tracing::warn!(shard, from = position.0, to = start, "events are gone that were never read");
-                position.0 = start;
+        for partition in 0..count {
+            let start = self.bus.offsets(&Topic::Events, partition).await.map_err(|error| error.to_string())?.start;
+            let next = positions.next.entry(partition).or_default();
+            if *next < start {
+                tracing::warn!(partition, from = *next, to = start, "events are gone that were never read");
+                *next = start;
             }
-            reader.assign(&Topic::Events, shard, position.0).map_err(|error| error.to_string())?;
+            reader.assign(&Topic::Events, partition, *next).map_err(|error| error.to_string())?;
         }
         self.tell_next(&positions);
         let mut lag_at = Instant::now();
@@ -134,15 +149,15 @@ impl Work {
         }
     }
 
-    fn tell_next(&self, positions: &BTreeMap<u32, (u64, u64)>) {
-        self.next.send_replace(positions.iter().map(|(shard, (next, _))| (*shard, *next)).collect());
+    fn tell_next(&self, positions: &Positions) {
+        self.next.send_replace(positions.next.clone());
     }
 
     async fn gather(
         &self,
         first: Batch,
         reader: &mut dyn Reader,
-        positions: &mut BTreeMap<u32, (u64, u64)>,
+        positions: &mut Positions,
     ) -> Result<(Rows, Vec<Told>), String> {
         let (mut rows, mut told) = (Rows::default(), Vec::new());
         let end = Instant::now() + GATHER;
@@ -162,10 +177,10 @@ impl Work {
         }
     }
 
-    fn take(&self, batch: &Batch, positions: &mut BTreeMap<u32, (u64, u64)>, rows: &mut Rows, told: &mut Vec<Told>) {
-        let position = positions.entry(batch.partition).or_default();
+    fn take(&self, batch: &Batch, positions: &mut Positions, rows: &mut Rows, told: &mut Vec<Told>) {
         for record in &batch.records {
-            position.0 = record.offset + 1;
+            positions.next.insert(batch.partition, record.offset + 1);
+            rows.positions.next.insert(batch.partition, record.offset + 1);
             let opened = match nova_wire::open(&record.value, self.cluster) {
                 Ok(opened) if opened.kind == v1::RecordKind::Outbox => opened,
                 Ok(_) => continue,
@@ -176,26 +191,27 @@ impl Work {
                 }
             };
             let Ok(messages) = v1::OutboxBatch::decode(opened.body) else { continue };
+            let seen = positions.seen.entry(opened.shard).or_default();
             for message in messages.messages {
                 // A superseded owner may have published it again (rule 12).
-                if message.seq <= position.1 {
+                if message.seq <= *seen {
                     continue;
                 }
-                position.1 = message.seq;
+                *seen = message.seq;
                 if let Some(v1::outbox_message::Body::Events(happened)) = message.body {
                     rows.take(message.at_ms, &happened);
                     told.push(Told { at_ms: message.at_ms, happened: Arc::new(happened) });
                 }
             }
+            rows.positions.seen.insert(opened.shard, *seen);
         }
-        rows.positions.insert(batch.partition, *position);
     }
 
-    async fn measure(&self, positions: &BTreeMap<u32, (u64, u64)>) {
+    async fn measure(&self, positions: &Positions) {
         let now = Instant::now();
         let mut lag = 0;
-        for (shard, (next, _)) in positions {
-            match self.bus.offsets(&Topic::Events, *shard).await {
+        for (partition, next) in &positions.next {
+            match self.bus.offsets(&Topic::Events, *partition).await {
                 Ok(range) => lag += range.end.saturating_sub(*next),
                 Err(_) => return,
             }

@@ -10,8 +10,17 @@ use prost::Message;
 pub(crate) struct Rows {
     pub events: Vec<Event>,
     pub executions: BTreeMap<Vec<u8>, Execution>,
-    /// Next offset and highest outbox number by shard.
-    pub positions: BTreeMap<u32, (u64, u64)>,
+    /// Those that moved.
+    pub positions: Positions,
+}
+
+/// How far the event topic was read.
+#[derive(Default)]
+pub(crate) struct Positions {
+    /// Next offset by partition.
+    pub next: BTreeMap<u32, u64>,
+    /// Highest outbox number by shard (rule 12); several shards share a partition.
+    pub seen: BTreeMap<u32, u64>,
 }
 
 pub(crate) struct Event {

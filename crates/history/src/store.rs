@@ -9,7 +9,7 @@ use prost::Message;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row, SqlitePool};
 
-use crate::rows::Rows;
+use crate::rows::{Positions, Rows};
 
 /// Rows per statement: SQLite takes 32,766 values.
 const ROWS: usize = 1_000;
@@ -122,17 +122,20 @@ impl History {
     /// When the database fails.
     pub async fn clear(&self) -> Result<(), HistoryError> {
         let mut transaction = self.pool.begin().await?;
-        for statement in ["DELETE FROM events", "DELETE FROM executions", "DELETE FROM positions"] {
+        for statement in ["DELETE FROM events", "DELETE FROM executions", "DELETE FROM positions", "DELETE FROM seen"] {
             sqlx::query(statement).execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
 
-    /// Next offset and highest outbox number by shard.
-    pub(crate) async fn positions(&self) -> Result<BTreeMap<u32, (u64, u64)>, HistoryError> {
-        let rows = sqlx::query("SELECT shard, next_offset, seq FROM positions").fetch_all(&self.pool).await?;
-        let position = |row: &SqliteRow| Ok((row.try_get::<u32, _>(0)?, (whole(row, 1)?, whole(row, 2)?)));
-        rows.iter().map(position).collect::<Result<_, sqlx::Error>>().map_err(Into::into)
+    pub(crate) async fn positions(&self) -> Result<Positions, HistoryError> {
+        let read = async |query| {
+            let rows = sqlx::query(query).fetch_all(&self.pool).await?;
+            let pair = |row: &SqliteRow| Ok((row.try_get::<u32, _>(0)?, whole(row, 1)?));
+            rows.iter().map(pair).collect::<Result<BTreeMap<u32, u64>, sqlx::Error>>()
+        };
+        let next = read("SELECT partition, next_offset FROM positions").await?;
+        Ok(Positions { next, seen: read("SELECT shard, seq FROM seen").await? })
     }
 
     pub(crate) async fn write(&self, rows: &Rows) -> Result<(), HistoryError> {
@@ -177,16 +180,15 @@ impl History {
             );
             insert.build().execute(&mut *transaction).await?;
         }
-        for (shard, (next, seq)) in &rows.positions {
-            sqlx::query(
-                "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT (shard) DO UPDATE SET \
-                 next_offset = excluded.next_offset, seq = excluded.seq",
-            )
-            .bind(shard)
-            .bind(*next as i64)
-            .bind(*seq as i64)
-            .execute(&mut *transaction)
-            .await?;
+        for (table, positions) in [("positions", &rows.positions.next), ("seen", &rows.positions.seen)] {
+            let positions: Vec<_> = positions.iter().collect();
+            for chunk in positions.chunks(ROWS) {
+                let mut replace = QueryBuilder::new(format!("REPLACE INTO {table} "));
+                replace.push_values(chunk, |mut row, (number, position)| {
+                    row.push_bind(**number).push_bind(**position as i64);
+                });
+                replace.build().execute(&mut *transaction).await?;
+            }
         }
         Ok(transaction.commit().await?)
     }

@@ -18,6 +18,8 @@ pub struct ClusterOptions {
     pub brokers: u32,
     /// Coordinators.
     pub members: MembersOptions,
+    /// Brokers that are quick after a minute of load, and slow before: for measurements.
+    pub optimise: bool,
     /// Schedulers.
     pub schedulers: usize,
     /// Workers.
@@ -35,7 +37,17 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         let members = MembersOptions { count: 1, ..MembersOptions::default() };
-        Self { brokers: 1, members, schedulers: 2, workers: 2, triggers: 0, apis: 1, slots: 256, ledger: false }
+        Self {
+            brokers: 1,
+            members,
+            optimise: false,
+            schedulers: 2,
+            workers: 2,
+            triggers: 0,
+            apis: 1,
+            slots: 256,
+            ledger: false,
+        }
     }
 }
 
@@ -58,7 +70,7 @@ impl Cluster {
     /// # Errors
     /// When a part does not start or does not get ready.
     pub async fn start(nova: &Nova, options: &ClusterOptions, dir: Dir) -> Result<Self> {
-        let kafka = Kafka::start(options.brokers, &dir.path().join("kafka")).await?;
+        let kafka = Kafka::start(options.brokers, options.optimise, &dir.path().join("kafka")).await?;
         let replicas = if options.brokers >= 3 { 3 } else { 1 };
         make_topics(nova, options, &kafka, replicas).await?;
         let members = Members::start(nova, &options.members, dir.path())?;

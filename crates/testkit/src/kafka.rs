@@ -16,17 +16,19 @@ pub struct Kafka {
     script: PathBuf,
     dir: PathBuf,
     brokers: u32,
+    optimise: bool,
     bootstrap: String,
 }
 
 impl Kafka {
-    /// Starts 1 or 3 brokers with their data in `dir`, and waits until they answer.
+    /// Starts 1 or 3 brokers with their data in `dir`, and waits until they answer. With `optimise` they cost half, but
+    /// only after a minute of load.
     ///
     /// # Errors
     /// When the script is not there or fails.
-    pub async fn start(brokers: u32, dir: &Path) -> Result<Self> {
+    pub async fn start(brokers: u32, optimise: bool, dir: &Path) -> Result<Self> {
         // Made first: whatever the script has begun when it fails or this is dropped is ended.
-        let mut kafka = Self { script: script()?, dir: dir.to_owned(), brokers, bootstrap: String::new() };
+        let mut kafka = Self { script: script()?, dir: dir.to_owned(), brokers, optimise, bootstrap: String::new() };
         kafka.restart().await?;
         Ok(kafka)
     }
@@ -37,7 +39,9 @@ impl Kafka {
     /// When one does not come back.
     pub async fn restart(&mut self) -> Result<()> {
         let brokers = self.brokers.to_string();
-        let said = self.run("start", ["--brokers", &brokers], None, START).await?;
+        let mut flags = vec!["--brokers", &brokers];
+        flags.extend(self.optimise.then_some("--optimise"));
+        let said = self.run("start", &flags, None, START).await?;
         let bootstrap = said.lines().rev().find_map(|line| line.strip_prefix("bootstrap="));
         let unexpected = || Error::Unexpected { what: "the answer of kafka.sh".into(), why: said.clone() };
         self.bootstrap = bootstrap.ok_or_else(unexpected)?.trim().to_owned();
@@ -61,7 +65,7 @@ impl Kafka {
     /// # Errors
     /// When the script fails.
     pub async fn crash(&self, broker: Option<u32>) -> Result<()> {
-        self.run("crash", [], broker, OTHER).await.map(drop)
+        self.run("crash", &[], broker, OTHER).await.map(drop)
     }
 
     /// Clean shutdown of one broker, from 1, or of all.
@@ -69,7 +73,7 @@ impl Kafka {
     /// # Errors
     /// When the script fails.
     pub async fn stop(&self, broker: Option<u32>) -> Result<()> {
-        self.run("stop", [], broker, OTHER).await.map(drop)
+        self.run("stop", &[], broker, OTHER).await.map(drop)
     }
 
     /// Lets one broker, or all, stand still: it holds its connections and answers nothing.
@@ -77,7 +81,7 @@ impl Kafka {
     /// # Errors
     /// When the script fails.
     pub async fn pause(&self, broker: Option<u32>) -> Result<()> {
-        self.run("pause", [], broker, OTHER).await.map(drop)
+        self.run("pause", &[], broker, OTHER).await.map(drop)
     }
 
     /// Lets it go on.
@@ -85,7 +89,7 @@ impl Kafka {
     /// # Errors
     /// When the script fails.
     pub async fn resume(&self, broker: Option<u32>) -> Result<()> {
-        self.run("resume", [], broker, OTHER).await.map(drop)
+        self.run("resume", &[], broker, OTHER).await.map(drop)
     }
 
     /// What the brokers use that run.
@@ -113,15 +117,9 @@ impl Kafka {
         String::from_utf8_lossy(&line).contains(&own).then_some(pid)
     }
 
-    async fn run<const N: usize>(
-        &self,
-        what: &str,
-        flags: [&str; N],
-        broker: Option<u32>,
-        within: Duration,
-    ) -> Result<String> {
+    async fn run(&self, what: &str, flags: &[&str], broker: Option<u32>, within: Duration) -> Result<String> {
         let mut args: Vec<OsString> = vec![what.into()];
-        args.extend(flags.map(Into::into));
+        args.extend(flags.iter().map(Into::into));
         args.push(self.dir.clone().into());
         args.extend(broker.map(|broker| broker.to_string().into()));
         crate::nova::run(&self.script, args, within).await

@@ -101,7 +101,7 @@ impl AllInOne {
     /// See [`RunError`].
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
-        let layout = Layout { shards: 64, inboxes: 4, apis: 1 };
+        let layout = Layout { shards: 64, events: 4, inboxes: 4, apis: 1 };
         let embedded = open_bus(options.data.join("bus")).await?;
         let bus: SharedBus = Arc::<EmbeddedBus>::clone(&embedded);
         bus.ensure_topics(&layout.topics()).await?;

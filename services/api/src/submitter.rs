@@ -15,7 +15,7 @@ const COMMANDS: usize = 256;
 /// Bytes of commands in one record; one that is larger stands alone.
 const RECORD_BYTES: usize = 256 << 10;
 /// Commands without a key go to one shard for this many, then to the next: fuller records.
-const TURN: usize = 32;
+const TURN: usize = 128;
 
 struct Waiting {
     command: Bytes,

@@ -6,8 +6,6 @@ mod proposing;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -21,7 +19,7 @@ use crate::config::Config;
 use crate::evaluator::{Evaluated, Evaluator, Fetched};
 use crate::link::{FromLeader, Link};
 use crate::metrics as names;
-use crate::outbox::Acknowledged;
+use crate::outbox::{Acknowledged, Publisher};
 use crate::shard::Shard;
 
 /// Bytes of outbox messages that the bus has not acknowledged, above which no more are taken from the coordinator.
@@ -66,7 +64,8 @@ pub struct Scheduler {
     ready: BTreeSet<u32>,
     told: mpsc::UnboundedReceiver<Told>,
     tell: mpsc::UnboundedSender<Told>,
-    publishing: Arc<AtomicU64>,
+    /// Once the bus has told how many partitions there are.
+    publisher: Option<Publisher>,
     lease: Duration,
     renew_at: Instant,
     /// A renewal is on its way.
@@ -103,7 +102,7 @@ impl Scheduler {
             ready: BTreeSet::new(),
             told,
             tell,
-            publishing: Arc::default(),
+            publisher: None,
             lease: RENEW * 3,
             renew_at: Instant::now(),
             renewing: false,
@@ -141,6 +140,9 @@ impl Scheduler {
 
     /// Works with one leader until something breaks.
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), String> {
+        if self.publisher.is_none() {
+            self.publisher = Some(self.publisher().await?);
+        }
         let mut reader = self.bus.reader().map_err(|error| error.to_string())?;
         let mut link = Link::open(&self.coordinators).await?;
         self.linked = true;
@@ -152,7 +154,7 @@ impl Scheduler {
                 link.subscribe(self.subscription()).await?;
             }
             self.propose(&link, false);
-            let room = self.publishing.load(Ordering::Relaxed) < PUBLISHING_BYTES && self.evaluator.has_room();
+            let room = self.publishing() < PUBLISHING_BYTES && self.evaluator.has_room();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 from = link.next(room) => match from {
@@ -175,6 +177,18 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    async fn publisher(&self) -> Result<Publisher, String> {
+        let asking = tokio::time::timeout(PATIENCE, self.bus.partitions(&Topic::Events));
+        let count = asking.await.map_err(|_| "the bus does not answer")?.map_err(|error| error.to_string())?;
+        let count = count.ok_or("the event topic does not exist")?;
+        Ok(Publisher::new(self.bus.clone(), self.cluster, count, self.tell.clone()))
+    }
+
+    /// Bytes of messages that the bus has not acknowledged.
+    fn publishing(&self) -> u64 {
+        self.publisher.as_ref().map_or(0, Publisher::waiting)
     }
 
     fn hear(&mut self, told: Told, reader: &mut dyn Reader) {
@@ -205,8 +219,8 @@ impl Scheduler {
                 shard.recovering = true;
                 continue;
             }
-            for message in output.messages {
-                shard.outbox.publish(message);
+            if let Some(publisher) = &mut self.publisher {
+                output.messages.into_iter().for_each(|message| shard.outbox.publish(message, publisher));
             }
             let offered = shard.offered;
             shard.offered = output.offers.iter().map(|offer| offer.token).fold(offered, u64::max);
@@ -234,8 +248,7 @@ impl Scheduler {
     }
 
     fn drop_shard(&mut self, number: u32, reader: &mut dyn Reader) {
-        if let Some(shard) = self.shards.remove(&number) {
-            shard.stop.cancel();
+        if self.shards.remove(&number).is_some() {
             reader.remove(&Topic::Commands, number);
             self.evaluator.forget(number);
         }
@@ -248,7 +261,7 @@ impl Scheduler {
         gauge!(names::HALTED).set(halted as f64);
         gauge!(names::BUFFERED).set(self.shards.values().map(Shard::buffered).sum::<usize>() as f64);
         gauge!(names::IN_FLIGHT).set(self.sent.len() as f64);
-        gauge!(names::PUBLISHING).set(self.publishing.load(Ordering::Relaxed) as f64);
+        gauge!(names::PUBLISHING).set(self.publishing() as f64);
         gauge!(names::LAG).set(self.shards.values().map(Shard::lag).sum::<u64>() as f64);
         let oldest = self.shards.values().filter_map(Shard::oldest).min();
         gauge!(names::OLDEST).set(oldest.map_or(0.0, |at| at.elapsed().as_secs_f64()));

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use nova_bus::Record;
 use nova_wire::{ClusterId, EnvelopeError, v1};
-use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 
@@ -102,18 +101,10 @@ pub(crate) struct Shard {
     pub end_offset: u64,
     /// When the last renewal was sent that was answered.
     pub renewed_at: Instant,
-    /// Ends its lanes.
-    pub stop: CancellationToken,
 }
 
 impl Shard {
-    pub(crate) fn new(
-        number: u32,
-        position: &v1::ShardPosition,
-        outbox: Outbox,
-        stop: CancellationToken,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(number: u32, position: &v1::ShardPosition, outbox: Outbox, now: Instant) -> Self {
         let mut shard = Self {
             number,
             epoch: position.epoch,
@@ -136,7 +127,6 @@ impl Shard {
             end_at: now,
             end_offset: position.next_offset,
             renewed_at: now,
-            stop,
         };
         shard.go_back(position, now);
         shard

@@ -213,7 +213,7 @@ impl Submitter {
             for submission in submissions {
                 prost::encoding::bytes::encode(1, &submission.command, &mut body);
             }
-            nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())
+            vec![nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())]
         });
         let acknowledge: Acknowledge<Submission> = Arc::new(|submissions: Vec<Submission>, _| {
             if let Some(first) = submissions.first() {

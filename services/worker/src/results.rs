@@ -63,7 +63,7 @@ impl Results {
             for report in reports {
                 prost::encoding::bytes::encode(1, &report.command, &mut body);
             }
-            nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())
+            vec![nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into())]
         });
         let holding = Arc::clone(&self.holding);
         let acknowledge: Acknowledge<Report> = Arc::new(move |reports: Vec<Report>, offset| {

@@ -24,7 +24,7 @@ async fn all_that_was_acknowledged_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     {
         let bus = open(dir.path()).unwrap();
-        bus.ensure_topics(&Layout { shards: 4, inboxes: 2, apis: 1 }.topics()).await.unwrap();
+        bus.ensure_topics(&Layout { shards: 4, events: 4, inboxes: 2, apis: 1 }.topics()).await.unwrap();
         for n in 0..20_u32 {
             let record = Bytes::from(n.to_string()).into();
             bus.append(&Topic::Commands, n % 4, vec![record]).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_partition_that_lost_all_its_records_keeps_its_next_offset() {
     let dir = tempfile::tempdir().unwrap();
     let small = || Config { retention_bytes: 4_096, segment_bytes: 1_024, ..Config::new(dir.path().into(), [7; 16]) };
     let bus = EmbeddedBus::open(small()).unwrap();
-    bus.ensure_topics(&Layout { shards: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    bus.ensure_topics(&Layout { shards: 2, events: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
     for _ in 0..3 {
         bus.append(&Topic::Events, 1, vec![Bytes::from_static(b"early").into()]).await.unwrap();
     }
@@ -87,7 +87,7 @@ fn small(dir: &Path) -> Config {
 
 async fn filled(dir: &Path) -> (EmbeddedBus, u64) {
     let bus = EmbeddedBus::open(small(dir)).unwrap();
-    bus.ensure_topics(&Layout { shards: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    bus.ensure_topics(&Layout { shards: 2, events: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
     let kilobyte = || vec![Bytes::from(vec![b'x'; 1_000]).into()];
     let mut taken = 0;
     loop {

@@ -56,7 +56,7 @@ async fn every_wrong_setting_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_with_prefixes_share_brokers() {
     let broker = broker::shared();
-    let layout = Layout { shards: 2, inboxes: 1, apis: 1 };
+    let layout = Layout { shards: 2, events: 2, inboxes: 1, apis: 1 };
     let mut buses = Vec::new();
     for n in 0..2 {
         let mut config = broker.config();

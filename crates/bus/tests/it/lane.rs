@@ -33,7 +33,8 @@ async fn rig() -> Rig {
     let bus = Arc::new(MemoryBus::new());
     bus.ensure_topics(&[TopicSpec { topic: Topic::Events, partitions: 1, retention_ms: 1_000 }]).await.unwrap();
     let (told, acknowledged) = mpsc::unbounded_channel();
-    let seal: Seal<Text> = Arc::new(|items| Bytes::from(items.iter().map(|it| it.0.as_str()).collect::<String>()));
+    let seal: Seal<Text> =
+        Arc::new(|items| vec![Bytes::from(items.iter().map(|it| it.0.as_str()).collect::<String>())]);
     let acknowledge: Acknowledge<Text> = Arc::new(move |items, _| {
         told.send(items.iter().map(Item::bytes).collect()).unwrap();
     });

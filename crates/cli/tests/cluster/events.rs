@@ -40,9 +40,9 @@ pub async fn read(bus: &KafkaBus, cluster: &str) -> BTreeMap<String, Told> {
         for record in &batch.records {
             let opened = nova_wire::open(&record.value, cluster).unwrap();
             for message in v1::OutboxBatch::decode(opened.body).unwrap().messages {
-                let shard = messages.entry(batch.partition).or_default();
+                let shard = messages.entry(opened.shard).or_default();
                 if let Some(first) = shard.insert(message.seq, message.clone()) {
-                    assert_eq!(first, message, "one number of shard {} has two contents", batch.partition);
+                    assert_eq!(first, message, "one number of shard {} has two contents", opened.shard);
                 }
             }
             if left.get(&batch.partition).is_some_and(|end| record.offset + 1 >= *end) {

@@ -35,22 +35,33 @@ fn completed() -> v1::execution_event::Kind {
 }
 
 fn record(seq: u64, at_ms: u64, id: u8, first_number: u64, kinds: Vec<v1::execution_event::Kind>) -> Bytes {
+    record_of(0, seq, at_ms, id, first_number, kinds)
+}
+
+fn record_of(
+    shard: u32,
+    seq: u64,
+    at_ms: u64,
+    id: u8,
+    first_number: u64,
+    kinds: Vec<v1::execution_event::Kind>,
+) -> Bytes {
     let events = kinds.into_iter().map(|kind| v1::ExecutionEvent { kind: Some(kind) }).collect();
     let happened =
         v1::ExecutionEvents { execution: vec![id; 16].into(), namespace: "default".into(), first_number, events };
     let message = v1::OutboxMessage { seq, at_ms, body: Some(v1::outbox_message::Body::Events(happened)) };
     let batch = v1::OutboxBatch { messages: vec![message] };
-    nova_wire::seal(cluster(), v1::RecordKind::Outbox, 0, batch.encode_to_vec().into())
+    nova_wire::seal(cluster(), v1::RecordKind::Outbox, shard, batch.encode_to_vec().into())
 }
 
-async fn reached(ingester: &Ingester, offset: u64) {
-    tokio::time::timeout(Duration::from_secs(30), ingester.reached(0, offset)).await.expect("it is read");
+async fn caught_up(ingester: &Ingester, shard: u32) {
+    tokio::time::timeout(Duration::from_secs(30), ingester.caught_up(shard)).await.expect("it is read").unwrap();
 }
 
 #[tokio::test]
 async fn events_become_rows_once_and_can_be_read_again_from_the_beginning() {
     let bus = Arc::new(MemoryBus::new());
-    bus.ensure_topics(&Layout { shards: 1, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    bus.ensure_topics(&Layout { shards: 1, events: 1, inboxes: 1, apis: 1 }.topics()).await.unwrap();
     let records = [
         record(1, 1_000, 1, 1, vec![accepted("order")]),
         record(2, 1_001, 2, 1, vec![accepted("refund")]),
@@ -70,7 +81,7 @@ async fn events_become_rows_once_and_can_be_read_again_from_the_beginning() {
         }
         let stop = CancellationToken::new();
         let ingester = Ingester::start(history.clone(), bus.clone(), cluster(), stop.clone());
-        reached(&ingester, 5).await;
+        caught_up(&ingester, 0).await;
         let one = history.execution("default", &[1; 16]).await.unwrap().unwrap();
         assert_eq!((one.state.as_str(), one.workflow.as_str(), one.events), ("COMPLETED", "order", 2));
         assert_eq!((one.started_at_ms, one.ended_at_ms), (1_000, Some(1_002)));
@@ -90,4 +101,39 @@ async fn events_become_rows_once_and_can_be_read_again_from_the_beginning() {
     }
     let other = History::open(&file, ClusterId::of_name("another")).await;
     assert!(matches!(other, Err(HistoryError::ForeignCluster { .. })));
+}
+
+#[tokio::test]
+async fn shards_that_share_a_partition_are_numbered_apart() {
+    let bus = Arc::new(MemoryBus::new());
+    bus.ensure_topics(&Layout { shards: 6, events: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    let publish = async |records: Vec<Bytes>| {
+        let records = records.into_iter().map(Into::into).collect();
+        bus.append(&Topic::Events, 1, records).await.unwrap();
+    };
+    publish(vec![record_of(1, 900, 1_000, 1, 1, vec![accepted("order")])]).await;
+    publish(vec![record_of(5, 3, 1_001, 2, 1, vec![accepted("refund")])]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let open = async || {
+        let history = History::open(&dir.path().join("history.db"), cluster()).await.unwrap();
+        let stop = CancellationToken::new();
+        (history.clone(), Ingester::start(history, bus.clone(), cluster(), stop.clone()), stop)
+    };
+    let (_, ingester, stop) = open().await;
+    caught_up(&ingester, 5).await;
+    stop.cancel();
+    // Repeated, and new: what was seen is known after a restart too, of each shard.
+    publish(vec![
+        record_of(1, 900, 1_000, 1, 1, vec![accepted("order")]),
+        record_of(5, 4, 1_002, 2, 2, vec![completed()]),
+        record_of(1, 901, 1_003, 1, 2, vec![completed()]),
+    ])
+    .await;
+    let (history, ingester, _stop) = open().await;
+    caught_up(&ingester, 1).await;
+    for id in [[1; 16], [2; 16]] {
+        let row = history.execution("default", &id).await.unwrap().unwrap();
+        assert_eq!((row.state.as_str(), row.events), ("COMPLETED", 2));
+        assert_eq!(history.events(&id, 0, 10).await.unwrap().len(), 2);
+    }
 }

@@ -165,9 +165,8 @@ async fn find(app: &Shared, namespace: &str, id: ExecutionId) -> Result<Known, P
             }
             tokio::time::sleep(LOOK).await;
         }
-        let end = app.bus.offsets(&Topic::Events, shard).await;
-        let end = end.map_err(|error| Problem::unavailable(error.to_string()))?.end;
-        app.ingester.reached(shard, end).await;
+        let caught_up = app.ingester.caught_up(shard).await;
+        caught_up.map_err(|error| Problem::unavailable(error.to_string()))?;
         ended_row().await.map_err(Problem::from)
     };
     match tokio::time::timeout(CATCH_UP, waiting).await {

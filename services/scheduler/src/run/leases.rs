@@ -10,7 +10,6 @@ use nova_bus::{BusError, Reader, SharedBus, Topic};
 use nova_client::{ClientError, Coordinators, Repeat};
 use nova_wire::v1;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::{PATIENCE, Scheduler, Told};
 use crate::outbox::Outbox;
@@ -86,7 +85,8 @@ impl Scheduler {
         for granted in answer.granted {
             let Some(position) = granted.position else { continue };
             self.drop_shard(granted.shard, reader);
-            let shard = self.owned(granted.shard, &position, sent_at);
+            let outbox = Outbox::new(granted.shard, &position);
+            let shard = Shard::new(granted.shard, &position, outbox, sent_at);
             self.shards.insert(granted.shard, shard);
         }
         if changed {
@@ -99,20 +99,6 @@ impl Scheduler {
             self.give_back.extend(answer.wanted_back);
             self.renew_at = Instant::now();
         }
-    }
-
-    fn owned(&self, number: u32, position: &v1::ShardPosition, since: Instant) -> Shard {
-        let stop = CancellationToken::new();
-        let outbox = Outbox::new(
-            Arc::clone(&self.bus),
-            self.cluster,
-            number,
-            position,
-            self.tell.clone(),
-            Arc::clone(&self.publishing),
-            stop.clone(),
-        );
-        Shard::new(number, position, outbox, stop, since)
     }
 
     /// Gives back what it cannot read or publish, or has not renewed, for as long as a lease.

@@ -28,6 +28,8 @@ pub struct Faults {
     /// How often offsets of a command partition were asked for, and readers were moved.
     pub asked: BTreeMap<u32, usize>,
     pub moved: BTreeMap<u32, usize>,
+    /// How many records each append had.
+    pub appended: BTreeMap<Topic, Vec<usize>>,
 }
 
 #[derive(Clone)]
@@ -68,6 +70,7 @@ impl Bus for FaultyBus {
         if self.see(|faults| faults.gone || faults.deaf.contains(topic)) {
             return Ack::ready(Err(AppendError::NotSent { why: "the test says so".into() }));
         }
+        self.faults.lock().appended.entry(topic.clone()).or_default().push(records.len());
         self.memory.append(topic, partition, records)
     }
 

@@ -39,6 +39,27 @@ async fn a_full_outbox_stops_one_shard_until_it_is_published() {
 }
 
 #[tokio::test]
+async fn messages_of_all_shards_for_one_partition_share_its_appends() {
+    let world = World::new().await;
+    let service = world.start();
+    world.bus.set(|faults| faults.deaf.insert(Topic::Events));
+    let messages = |world: &World, shard: usize| world.see(|group| group.engine.shards[shard].outbox.messages.len());
+    for shard in 0..3 {
+        world.submit(shard, 1).await;
+        world.wait_open(shard, 1).await;
+        world.wait_for("its messages wait", |world| messages(world, shard as usize) > 0).await;
+    }
+    world.bus.set(|faults| {
+        faults.deaf.remove(&Topic::Events);
+        faults.appended.clear();
+    });
+    world.wait_for("all is published", |world| (0..3).all(|shard| messages(world, shard) == 0)).await;
+    let appended = world.bus.see(|faults| faults.appended[&Topic::Events].clone());
+    assert!(appended.len() < appended.iter().sum(), "a record for each shard, and fewer appends: {appended:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_record_of_a_newer_version_is_not_passed_over() {
     let world = World::new().await;
     let service = world.start();

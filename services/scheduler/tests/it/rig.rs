@@ -51,7 +51,7 @@ impl Service {
 impl World {
     pub async fn new() -> Self {
         let bus = FaultyBus::new();
-        bus.ensure_topics(&Layout { shards: SHARDS, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+        bus.ensure_topics(&Layout { shards: SHARDS, events: 1, inboxes: 1, apis: 1 }.topics()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = Config {
             cluster: "test".into(),

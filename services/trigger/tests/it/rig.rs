@@ -113,7 +113,7 @@ impl World {
     pub async fn new() -> Self {
         let bus = MemoryBus::new();
         bus.set_time(START_MS);
-        let layout = Layout { shards: SHARDS, inboxes: 1, apis: 1 };
+        let layout = Layout { shards: SHARDS, events: SHARDS, inboxes: 1, apis: 1 };
         bus.ensure_topics(&layout.topics()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

@@ -142,7 +142,7 @@ impl Service {
 impl Rig {
     pub async fn new(members: usize, ttl_ms: u64) -> Self {
         let bus = MemoryBus::new();
-        bus.ensure_topics(&Layout { shards: 1, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+        bus.ensure_topics(&Layout { shards: 1, events: 1, inboxes: 1, apis: 1 }.topics()).await.unwrap();
         let (state, coordinators) = coordinator::start(members, ttl_ms).await;
         Self {
             bus,

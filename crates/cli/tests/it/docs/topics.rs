@@ -6,13 +6,14 @@ use super::{code, file, page, rows, section};
 fn every_topic_is_in_the_page_with_its_partitions_and_retention() {
     let page = page("topics.md");
     let rows: Vec<_> = rows(&page).into_iter().filter(|row| row[0].starts_with("`nova.")).collect();
-    let layout = nova_bus::Layout { shards: 3, inboxes: 5, apis: 7 };
+    let layout = nova_bus::Layout { shards: 3, events: 4, inboxes: 5, apis: 7 };
     let specs = layout.topics();
     assert_eq!(rows.len(), specs.len());
     for (row, spec) in rows.iter().zip(&specs) {
         let days = spec.retention_ms / 86_400_000;
         let partitions = match spec.partitions {
             3 => "shards",
+            4 => "events",
             5 => "inboxes",
             7 => "apis",
             1 => "1",

@@ -16,6 +16,9 @@ use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use error::Failed;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

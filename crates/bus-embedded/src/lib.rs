@@ -6,6 +6,8 @@
 //! All partitions of all topics share one journal, so a group commit costs one data sync however many partitions it
 //! touches. A thread of its own takes what is waiting, writes it as one frame, syncs, and only then answers and shows it
 //! to readers. While it syncs, the next frame gathers: there is no timer.
+//!
+//! Momentary topics are in memory alone: whoever reads them begins at their end, and lives in this process.
 
 mod format;
 mod retention;
@@ -24,9 +26,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::retention::Retention;
-use crate::writer::{Queue, QueueState, Waiting, Writer};
+use crate::writer::{Queue, QueueState, Waiting, Writer, now_ms, stamp};
 
-/// Bytes of young records kept in memory.
+/// Bytes of young records kept in memory; a reader of a momentary topic that is further behind has lost its place.
 const YOUNG_BYTES: usize = 64 << 20;
 const MAGIC: [u8; 8] = *b"NOVABUS1";
 
@@ -186,8 +188,15 @@ impl Bus for EmbeddedBus {
         if records.is_empty() {
             return refuse("no records".into());
         }
+        let missing = || refuse(format!("no partition {partition} of {topic}"));
+        if topic.is_momentary() {
+            let mut table = self.table.lock();
+            let Some(range) = table.offsets(topic, partition) else { return missing() };
+            table.publish(topic, partition, None, stamp(records, range.end, now_ms()));
+            return Ack::ready(Ok(range.end));
+        }
         if self.table.lock().partitions(topic).is_none_or(|count| partition >= count) {
-            return refuse(format!("no partition {partition} of {topic}"));
+            return missing();
         }
         let mut state = self.queue.state.lock();
         if let Some(why) = state.refuses(topic, bytes) {

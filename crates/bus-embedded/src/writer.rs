@@ -124,11 +124,7 @@ impl Writer {
             };
             format::write(&mut frame, &key.0, partition, first, timestamp_ms, &records);
             let count = records.len() as u64;
-            let stamped = records.into_iter().zip(first..).map(|(record, offset)| {
-                let Outgoing { key, headers, value } = record;
-                Record { offset, timestamp_ms, key, headers, value }
-            });
-            written.push((key.0.clone(), partition, first, stamped.collect::<Vec<_>>(), ack));
+            written.push((key.0.clone(), partition, first, stamp(records, first, timestamp_ms), ack));
             next.insert(key, first + count);
         }
         let outcome = self.journal.commit(&[frame.freeze()]);
@@ -137,7 +133,7 @@ impl Writer {
             Ok(place) => {
                 let mut table = self.table.lock();
                 for (topic, partition, _, records, _) in &mut written {
-                    table.publish(topic, *partition, place, std::mem::take(records));
+                    table.publish(topic, *partition, Some(place), std::mem::take(records));
                 }
                 drop(table);
                 for (_, _, first, _, ack) in written {
@@ -195,6 +191,15 @@ impl Writer {
     }
 }
 
-fn now_ms() -> u64 {
+/// Records as they stand from the offset `first` on.
+pub(crate) fn stamp(records: Vec<Outgoing>, first: u64, timestamp_ms: u64) -> Vec<Record> {
+    let stamped = records.into_iter().zip(first..).map(|(record, offset)| {
+        let Outgoing { key, headers, value } = record;
+        Record { offset, timestamp_ms, key, headers, value }
+    });
+    stamped.collect()
+}
+
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -24,6 +24,13 @@ impl Topic {
     /// The topics of every cluster.
     pub const OWN: [Self; 5] = [Self::Commands, Self::Tasks, Self::Replies, Self::Events, Self::DeadLetter];
 
+    /// Whether nobody asks for what was written before a restart: leases and requests end with their processes, and those
+    /// who come after begin at the end.
+    #[must_use]
+    pub const fn is_momentary(&self) -> bool {
+        matches!(self, Self::Tasks | Self::Replies)
+    }
+
     /// Its name, without prefix.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -81,7 +81,7 @@ impl Bus for MemoryBus {
             let Outgoing { key, headers, value } = record;
             Record { offset, timestamp_ms, key, headers, value }
         });
-        table.publish(topic, partition, (), stamped.collect());
+        table.publish(topic, partition, None, stamped.collect());
         Ack::ready(refusal.map_or(Ok(range.end), Err))
     }
 

@@ -1,6 +1,6 @@
 //! Partitions of a bus that lives in this process: where their records are, who waits for them.
 //!
-//! Records are held in memory as long as they are young; a store that has them on disk too lets go of the rest.
+//! Records are held in memory as long as they are young; then they are where the store has them, or gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -37,7 +37,8 @@ pub trait Source: Send + Sync + 'static {
 struct Chunk<P> {
     first: u64,
     count: u32,
-    place: P,
+    /// None: nowhere but in memory.
+    place: Option<P>,
     young: Option<Arc<[Record]>>,
 }
 
@@ -102,8 +103,9 @@ impl<P: Clone> Table<P> {
         self.partitions.get_mut(topic)?.get_mut(partition as usize)
     }
 
-    /// Adds what an append wrote and wakes who waits for it. The records are already where they belong.
-    pub fn publish(&mut self, topic: &Topic, partition: u32, place: P, records: Vec<Record>) {
+    /// Adds what an append wrote and wakes who waits for it. The records are already where they belong; those without a
+    /// place are gone when they are no longer young.
+    pub fn publish(&mut self, topic: &Topic, partition: u32, place: Option<P>, records: Vec<Record>) {
         let Some(first) = records.first().map(|record| record.offset) else { return };
         let bytes = records.iter().map(|record| record.value.len() + 64).sum();
         let count = records.len() as u32;
@@ -120,7 +122,7 @@ impl<P: Clone> Table<P> {
     pub fn left_empty(&self, gone: impl Fn(&P) -> bool) -> Vec<(Topic, u32, u64)> {
         let all =
             self.partitions.iter().flat_map(|(topic, all)| all.iter().zip(0..).map(move |(it, n)| (topic, n, it)));
-        all.filter(|(.., it)| it.next > 0 && it.chunks.back().is_none_or(|last| gone(&last.place)))
+        all.filter(|(.., it)| it.next > 0 && it.chunks.back().is_none_or(|last| last.place.as_ref().is_some_and(&gone)))
             .map(|(topic, number, it)| (topic.clone(), number, it.next))
             .collect()
     }
@@ -133,7 +135,7 @@ impl<P: Clone> Table<P> {
             target.start = first;
         }
         if count > 0 {
-            target.chunks.push_back(Chunk { first, count, place, young: None });
+            target.chunks.push_back(Chunk { first, count, place: Some(place), young: None });
         }
         target.next = first + u64::from(count);
     }
@@ -146,6 +148,11 @@ impl<P: Clone> Table<P> {
                 && let Ok(at) = target.chunks.binary_search_by_key(&first, |chunk| chunk.first)
             {
                 target.chunks[at].young = None;
+                if target.chunks[at].place.is_none() {
+                    // The first one: whatever has no place ages in order.
+                    target.chunks.drain(..=at);
+                    target.start = target.chunks.front().map_or(target.next, |chunk| chunk.first);
+                }
             }
         }
     }
@@ -153,7 +160,7 @@ impl<P: Clone> Table<P> {
     /// Forgets appends at places for which `gone` holds; the partitions then start later.
     pub fn forget(&mut self, gone: impl Fn(&P) -> bool) {
         for partition in self.partitions.values_mut().flatten() {
-            while partition.chunks.front().is_some_and(|chunk| gone(&chunk.place)) {
+            while partition.chunks.front().is_some_and(|chunk| chunk.place.as_ref().is_some_and(&gone)) {
                 partition.chunks.pop_front();
             }
             partition.start = partition.chunks.front().map_or(partition.next, |chunk| chunk.first);
@@ -177,8 +184,8 @@ impl<P: Clone> Table<P> {
         }
         let at = target.chunks.partition_point(|chunk| chunk.first <= from).saturating_sub(1);
         let Some(chunk) = target.chunks.get(at) else { return Found::Nothing };
-        if chunk.young.is_none() {
-            return Found::Old(chunk.place.clone(), chunk.first);
+        if let (None, Some(place)) = (&chunk.young, &chunk.place) {
+            return Found::Old(place.clone(), chunk.first);
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
         for chunk in target.chunks.range(at..) {

@@ -134,3 +134,28 @@ async fn commands_that_nobody_applied_are_kept_and_no_more_are_taken() {
     let range = bus.offsets(&Topic::Commands, 0).await.unwrap();
     assert!(range.start > 0 && range.start <= taken - 2 && range.end == taken, "{range:?}");
 }
+
+#[tokio::test]
+async fn what_nobody_asks_for_after_a_restart_is_in_memory_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = open(dir.path()).unwrap();
+    bus.ensure_topics(&Layout { shards: 1, events: 1, inboxes: 2, apis: 1 }.topics()).await.unwrap();
+    let size = || std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let before: u64 = size();
+    for topic in [Topic::Tasks, Topic::Replies] {
+        for offset in 0..3 {
+            assert_eq!(bus.append(&topic, 0, vec![Bytes::from_static(b"x").into()]).await, Ok(offset));
+        }
+        let mut reader = bus.reader().unwrap();
+        reader.assign(&topic, 0, 1).unwrap();
+        let batch = reader.next(Duration::from_secs(30)).await.unwrap().unwrap();
+        assert_eq!(batch.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 2]);
+        assert!(batch.records.iter().all(|record| record.timestamp_ms > 0));
+    }
+    assert!(matches!(bus.append(&Topic::Tasks, 2, vec![Bytes::new().into()]).await, Err(AppendError::NotSent { .. })));
+    assert_eq!(size(), before);
+    drop(bus);
+    let bus = open(dir.path()).unwrap();
+    assert_eq!(bus.partitions(&Topic::Tasks).await.unwrap(), Some(2));
+    assert_eq!(bus.offsets(&Topic::Tasks, 0).await.unwrap(), 0..0);
+}

@@ -3,8 +3,11 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use nova_bus::{Bus, MemoryBus, Topic, TopicSpec};
+use nova_bus::table::{Source, Table, TableReader};
+use nova_bus::{Bus, BusError, MemoryBus, ReadError, Reader, Record, Topic, TopicSpec};
+use parking_lot::Mutex;
 
 const RECORDS: u32 = 200_000;
 const READERS: usize = 4;
@@ -47,4 +50,55 @@ fn readers_that_keep_up_with_writers_see_all_and_stop_nobody() {
         done.send(()).unwrap();
     });
     all_read.recv_timeout(Duration::from_secs(120)).expect("nobody waits for ever");
+}
+
+#[tokio::test]
+async fn records_without_a_place_are_gone_when_they_are_no_longer_young() {
+    let table = Arc::new(Mutex::new(Table::new(1_000)));
+    let spec = |topic| TopicSpec { topic, partitions: 1, retention_ms: 1_000 };
+    let record = |offset| Record {
+        offset,
+        timestamp_ms: 1,
+        key: None,
+        headers: Vec::new(),
+        value: Bytes::from(vec![b'x'; 136]),
+    };
+    {
+        let mut table = table.lock();
+        table.ensure(&spec(Topic::Tasks)).unwrap();
+        table.ensure(&spec(Topic::Commands)).unwrap();
+        for offset in 0..10 {
+            table.publish(&Topic::Tasks, 0, None, vec![record(offset)]);
+        }
+        // 200 bytes each: five are young.
+        assert_eq!(table.offsets(&Topic::Tasks, 0), Some(5..10));
+        for offset in 0..5 {
+            table.publish(&Topic::Commands, 0, Some(7), vec![record(offset)]);
+        }
+        assert_eq!(table.offsets(&Topic::Tasks, 0), Some(10..10), "what is written elsewhere counts too");
+        table.publish(&Topic::Tasks, 0, None, vec![record(10)]);
+        assert_eq!(table.offsets(&Topic::Commands, 0), Some(0..5), "what has a place is fetched from there");
+    }
+    let mut reader = TableReader::new(Arc::clone(&table), Arc::new(Disk));
+    reader.assign(&Topic::Tasks, 0, 9).unwrap();
+    let lost = reader.next(Duration::from_secs(30)).await;
+    assert!(matches!(lost, Err(ReadError::OutOfRange { wanted: 9, low: 10, high: 11, .. })), "{lost:?}");
+    reader.assign(&Topic::Tasks, 0, 10).unwrap();
+    assert_eq!(reader.next(Duration::from_secs(30)).await.unwrap().unwrap().records, [record(10)]);
+    reader.assign(&Topic::Commands, 0, 0).unwrap();
+    assert_eq!(reader.next(Duration::from_secs(30)).await.unwrap().unwrap().records, [record(0)]);
+}
+
+/// Has the first command.
+struct Disk;
+
+#[async_trait]
+impl Source for Disk {
+    type Place = u8;
+
+    async fn fetch(&self, place: u8, _: &Topic, _: u32, first: u64) -> Result<Vec<Record>, BusError> {
+        assert_eq!((place, first), (7, 0));
+        let value = Bytes::from(vec![b'x'; 136]);
+        Ok(vec![Record { offset: 0, timestamp_ms: 1, key: None, headers: Vec::new(), value }])
+    }
 }

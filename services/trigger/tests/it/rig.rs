@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 pub const SHARDS: u32 = 8;
 const CLUSTER: &str = "test";
@@ -468,19 +468,10 @@ impl Fake {
     }
 }
 
-type Nothing<T> = tokio_stream::Empty<Result<T, Status>>;
 type Answer<T> = Result<Response<T>, Status>;
-
-fn not_here<T>() -> Answer<T> {
-    Err(Status::unimplemented("no trigger asks for this"))
-}
 
 #[tonic::async_trait]
 impl Coordinator for Fake {
-    type ProposeStream = Nothing<v1::ProposeResponse>;
-    type SubscribeStream = Nothing<v1::SubscribeResponse>;
-    type RenewStream = Nothing<v1::RenewResponse>;
-
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Answer<v1::DescribeResponse> {
         self.up()?;
         Ok(Response::new(v1::DescribeResponse { shards: SHARDS, ..Default::default() }))
@@ -539,69 +530,5 @@ impl Coordinator for Fake {
             ..Default::default()
         };
         Ok(Response::new(v1::GetShardsResponse { shards: (0..SHARDS).map(view).collect() }))
-    }
-
-    async fn acquire_shards(&self, _: Request<v1::AcquireShardsRequest>) -> Answer<v1::AcquireShardsResponse> {
-        not_here()
-    }
-
-    async fn propose(&self, _: Request<Streaming<v1::ProposeRequest>>) -> Answer<Self::ProposeStream> {
-        not_here()
-    }
-
-    async fn subscribe(&self, _: Request<v1::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
-        not_here()
-    }
-
-    async fn register(&self, _: Request<v1::Register>) -> Answer<v1::RegisterResponse> {
-        not_here()
-    }
-
-    async fn renew(&self, _: Request<Streaming<v1::RenewRequest>>) -> Answer<Self::RenewStream> {
-        not_here()
-    }
-
-    async fn close_session(&self, _: Request<v1::Close>) -> Answer<v1::CloseResponse> {
-        not_here()
-    }
-
-    async fn drain_worker(&self, _: Request<v1::Drain>) -> Answer<v1::DrainResponse> {
-        not_here()
-    }
-
-    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Answer<v1::ListWorkersResponse> {
-        not_here()
-    }
-
-    async fn put_namespace(&self, _: Request<v1::Namespace>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_workflow(&self, _: Request<v1::PutWorkflow>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_trigger(&self, _: Request<v1::Trigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn delete_trigger(&self, _: Request<v1::DeleteTrigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn get_execution(&self, _: Request<v1::GetExecutionRequest>) -> Answer<v1::GetExecutionResponse> {
-        not_here()
-    }
-
-    async fn add_member(&self, _: Request<v1::Member>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn remove_member(&self, _: Request<v1::RemoveMemberRequest>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn take_snapshot(&self, _: Request<v1::TakeSnapshotRequest>) -> Answer<v1::TakeSnapshotResponse> {
-        not_here()
     }
 }

@@ -196,7 +196,7 @@ enum Typed {
     /// Lets time pass.
     Wait(Wait),
     /// Nodes that belong together.
-    Group(Group),
+    Group(Untyped),
 }
 
 /// Fields that every node may have.
@@ -356,20 +356,7 @@ struct Wait {
     zone: Option<String>,
 }
 
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Group {
-    #[schemars(flatten)]
-    common: Common,
-    r#do: Option<Nodes>,
-    nodes: Option<Nodes>,
-    edges: Option<Vec<Edge>>,
-    vars: Option<Vars>,
-    /// Children at once; only with `nodes`.
-    parallel: Option<Parallel>,
-    retry: Option<RetryForm>,
-}
-
+// The form of a group that does say so too: `Typed` adds the field `type` to it.
 /// A group that does not say so.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]

@@ -19,16 +19,10 @@ struct Slow {
 
 #[tonic::async_trait]
 impl Raft for Slow {
-    async fn append(&self, _: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-
-    type AppendStreamStream = BoxStream<'static, Result<v1::AppendResponse, Status>>;
-
     async fn append_stream(
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+    ) -> Result<Response<BoxStream<'static, Result<v1::AppendResponse, Status>>>, Status> {
         let (mut requests, wanted) = (request.into_inner(), self.parts);
         let answers = async move {
             for _ in 0..wanted {
@@ -38,10 +32,6 @@ impl Raft for Slow {
             Ok::<_, Status>(futures::stream::iter(vec![Ok(success); wanted]))
         };
         Ok(Response::new(futures::stream::once(answers).try_flatten().boxed()))
-    }
-
-    async fn vote(&self, _: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
     }
 
     async fn install_snapshot(

@@ -34,7 +34,7 @@ pub(crate) struct Own {
 pub type RaftServer = raft_server::RaftServer<Erased>;
 
 /// The service without its state machine's type.
-pub struct Erased(Arc<dyn raft_server::Raft<AppendStreamStream = AppendAnswers>>);
+pub struct Erased(Arc<dyn raft_server::Raft>);
 
 type AppendAnswers = BoxStream<'static, Result<v1::AppendResponse, Status>>;
 
@@ -44,13 +44,12 @@ pub(crate) fn serve<M: StateMachine>(service: Service<M>) -> RaftServer {
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
+#[deny(clippy::missing_trait_methods)] // A call that is left out would be answered "unimplemented".
 #[tonic::async_trait]
 impl raft_server::Raft for Erased {
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         self.0.append(request).await
     }
-
-    type AppendStreamStream = AppendAnswers;
 
     async fn append_stream(
         &self,
@@ -97,6 +96,7 @@ impl Own {
     }
 }
 
+#[deny(clippy::missing_trait_methods)] // A call that is left out would be answered "unimplemented".
 #[tonic::async_trait]
 impl<M: StateMachine> raft_server::Raft for Service<M> {
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
@@ -106,8 +106,6 @@ impl<M: StateMachine> raft_server::Raft for Service<M> {
         let answer = self.raft.append_entries(request).await.map_err(failed)?;
         Ok(Response::new(answer_to_wire(answer)))
     }
-
-    type AppendStreamStream = AppendAnswers;
 
     async fn append_stream(
         &self,

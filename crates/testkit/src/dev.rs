@@ -1,6 +1,7 @@
 //! `nova dev`: a cluster in one process, with its coordinator inside or three of them outside.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct DevOptions {
     pub ledger: bool,
     /// More flags of `nova dev`.
     pub flags: Vec<String>,
+    /// A program with its arguments that becomes `nova dev`, such as `env NAME=value`; none: it is started itself.
+    pub wrapper: Vec<String>,
 }
 
 /// A running `nova dev`. It ends when this is dropped.
@@ -61,7 +64,13 @@ impl DevCluster {
         // Its ports stay the same over restarts, so that clients and the coordinator's own log find it again.
         let port = free_ports_apart(&[0, COORDINATOR])?;
         let data = dir.path().join("data");
-        let mut args: Vec<_> = ["dev", "--announce", "--data"].map(Into::into).into();
+        let (program, mut args) = match options.wrapper.split_first() {
+            None => (nova.path().to_owned(), Vec::new()),
+            Some((program, args)) => {
+                (program.into(), args.iter().map(OsString::from).chain([nova.path().into()]).collect())
+            }
+        };
+        args.extend(["dev", "--announce", "--data"].map(Into::into));
         args.push(data.into_os_string());
         args.extend(["--port".into(), port.to_string().into()]);
         for url in members.as_ref().map(Members::urls).unwrap_or_default() {
@@ -73,7 +82,7 @@ impl DevCluster {
         args.extend(options.flags.iter().map(Into::into));
         let launch = Launch {
             name: "dev".into(),
-            program: nova.path().to_owned(),
+            program,
             args,
             env: quiet(),
             dir: dir.path().to_owned(),
@@ -94,6 +103,12 @@ impl DevCluster {
     /// The `nova dev` process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Its process id while it was not ended from here.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.pid()
     }
 
     /// Its coordinators, when they are processes of their own.

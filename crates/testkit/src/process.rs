@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -130,16 +130,24 @@ impl Process {
     /// # Errors
     /// [`Error::Ended`] with the end of its output, or [`Error::NotRunning`] when it was ended from here.
     pub fn check(&mut self) -> Result<()> {
-        let name = self.launch.name.clone();
-        let child = self.child.as_mut().ok_or(Error::NotRunning { name: name.clone() })?;
-        let ended = child.try_wait().map_err(|source| Error::Spawn { name: name.clone(), source })?;
-        match ended {
+        match self.ended()? {
             None => Ok(()),
             Some(status) => {
-                self.child = None;
+                let name = self.launch.name.clone();
                 Err(Error::Ended { name, status: status.to_string(), tail: self.tail() })
             }
         }
+    }
+
+    /// What it ended with; none: it still runs.
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let name = || self.launch.name.clone();
+        let child = self.child.as_mut().ok_or_else(|| Error::NotRunning { name: name() })?;
+        let ended = child.try_wait().map_err(|source| Error::Spawn { name: name(), source })?;
+        if ended.is_some() {
+            self.child = None;
+        }
+        Ok(ended)
     }
 
     /// The last lines of what it said, for people.
@@ -179,17 +187,20 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and waits until it did; after `within` it is killed.
+    /// Asks it to end, waits until it did, and gives what it ended with, if it ran; after `within` it is killed.
     ///
     /// # Errors
     /// [`Error::Deadline`] when it had to be killed.
-    pub async fn stop(&mut self, within: Duration) -> Result<()> {
+    pub async fn stop(&mut self, within: Duration) -> Result<Option<ExitStatus>> {
         if self.child.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         self.signal(Signal::TERM)?;
         let end = Instant::now() + within;
-        while self.check().is_ok() {
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(Some(status));
+            }
             if Instant::now() >= end {
                 self.kill();
                 let what = format!("the end of {}", self.launch.name);
@@ -197,7 +208,6 @@ impl Process {
             }
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 
     /// Lets it stand still: it holds its connections and answers nothing.

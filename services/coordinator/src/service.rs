@@ -76,6 +76,7 @@ impl Service {
     }
 }
 
+#[deny(clippy::missing_trait_methods)] // A call that is left out would be answered "unimplemented".
 #[tonic::async_trait]
 impl Coordinator for Service {
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
@@ -108,12 +109,10 @@ impl Coordinator for Service {
         self.leases.acquire(request.into_inner()).await.map(Response::new)
     }
 
-    type ProposeStream = Answers<v1::ProposeResponse>;
-
     async fn propose(
         &self,
         request: Request<Streaming<v1::ProposeRequest>>,
-    ) -> Result<Response<Self::ProposeStream>, Status> {
+    ) -> Result<Response<Answers<v1::ProposeResponse>>, Status> {
         self.require_leader()?;
         let mut requests = request.into_inner();
         let proposer = self.proposer.clone();
@@ -164,12 +163,10 @@ impl Coordinator for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    type SubscribeStream = Answers<v1::SubscribeResponse>;
-
     async fn subscribe(
         &self,
         request: Request<v1::SubscribeRequest>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
+    ) -> Result<Response<Answers<v1::SubscribeResponse>>, Status> {
         self.require_leader()?;
         let (sender, receiver) = mpsc::channel(16);
         let (view, request, stop) = (Arc::clone(&self.view), request.into_inner(), self.stop.clone());
@@ -200,12 +197,10 @@ impl Coordinator for Service {
         Ok(Response::new(v1::RegisterResponse { result: Some(result), ttl_ms: self.sessions.ttl_ms() }))
     }
 
-    type RenewStream = Answers<v1::RenewResponse>;
-
     async fn renew(
         &self,
         request: Request<Streaming<v1::RenewRequest>>,
-    ) -> Result<Response<Self::RenewStream>, Status> {
+    ) -> Result<Response<Answers<v1::RenewResponse>>, Status> {
         self.require_leader()?;
         let mut requests = request.into_inner();
         let sessions = self.sessions.clone();

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use nova_testkit::until;
 use serde_json::{Value, json};
 
-use crate::rig::{Dev, NOOP, answer, root};
+use crate::rig::{Dev, NOOP, SOON, answer, root};
 
 /// The services that `examples/order.yaml` asks: stock fails twice per order.
 pub fn shop() -> Router {
@@ -126,14 +127,12 @@ async fn a_cancel_stops_the_worker_and_a_watch_follows_to_the_end() {
         .await;
     let (_, accepted) = dev.submit(&json!({ "workflow": "slow" }), &[]).await;
     let id = accepted["id"].as_str().unwrap();
-    let begun = std::time::Instant::now();
-    loop {
+    until("a running node", SOON, || async {
         let (_, execution) = dev.get(&format!("/executions/{id}")).await;
-        if execution["nodes"][0]["state"] == "RUNNING" {
-            break;
-        }
-        assert!(begun.elapsed() < crate::rig::SOON, "{execution:#}");
-    }
+        if execution["nodes"][0]["state"] == "RUNNING" { Ok(()) } else { Err(execution.to_string()) }
+    })
+    .await
+    .unwrap();
     let watching = dev.http.get(dev.path(&format!("/executions/{id}/watch"))).send().await.unwrap();
     let cancel = dev.http.post(dev.path(&format!("/executions/{id}/cancel"))).body("{\"reason\":\"enough\"}");
     assert_eq!(answer(cancel.send().await.unwrap()).await.0, 202);
@@ -167,16 +166,13 @@ async fn a_schedule_starts_executions_until_it_is_removed() {
     let stored = dev.http.post(dev.path("/triggers")).json(&trigger).send().await.unwrap();
     let (status, body) = answer(stored).await;
     assert_eq!((status, &body["timezone"]), (201, &json!("UTC")), "{body:#}");
-    let begun = std::time::Instant::now();
-    let ended = loop {
+    let ended = until("two executions", SOON, || async {
         let (_, list) = dev.get("/executions?workflow=noop&state=COMPLETED").await;
-        let ended = list["executions"].as_array().unwrap().clone();
-        if ended.len() >= 2 {
-            break ended;
-        }
-        assert!(begun.elapsed() < crate::rig::SOON, "{list:#}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    };
+        let ended = list["executions"].as_array().unwrap();
+        if ended.len() >= 2 { Ok(ended.clone()) } else { Err(list.to_string()) }
+    })
+    .await
+    .unwrap();
     let (_, first) = dev.get(&format!("/executions/{}", ended[0]["id"].as_str().unwrap())).await;
     assert_eq!(first["input"]["trigger"], "each-second", "{first:#}");
     let listed = dev.nova(&["trigger", "list", "--output", "json"]);

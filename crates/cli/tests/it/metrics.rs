@@ -1,8 +1,8 @@
 //! What `/metrics` tells of each service, while work ends, runs and waits.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
+use nova_testkit::until;
 use serde_json::json;
 
 use crate::rig::{Dev, NOOP, SOON, root};
@@ -142,8 +142,7 @@ const TRIGGER: &[Wanted] = &[
 
 /// A page on which all that is wanted holds.
 async fn page(dev: &Dev, wanted: &[&[Wanted]]) -> Page {
-    let begun = Instant::now();
-    loop {
+    let good = until("a page", SOON, || async {
         let page = Page::of(dev).await;
         let mut problems: Vec<_> = wanted.iter().flat_map(|wanted| page.problems(wanted)).collect();
         // They are set one after the other, while the page is made.
@@ -152,12 +151,9 @@ async fn page(dev: &Dev, wanted: &[&[Wanted]]) -> Page {
         if last < committed || committed < applied {
             problems.push(format!("the log ends at {last}, {committed} is committed, {applied} is applied"));
         }
-        if problems.is_empty() {
-            return page;
-        }
-        assert!(begun.elapsed() < SOON, "{problems:#?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        if problems.is_empty() { Ok(page) } else { Err(problems.join("\n")) }
+    });
+    good.await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,10 @@
 //! `nova dev` as a process of its own.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
+use nova_testkit::{DevCluster, DevOptions, Dir, Nova};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,12 +24,20 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
+/// Waits on a thread and a runtime of its own, so that tests need not be asynchronous for this.
+fn wait<T: Send>(work: impl AsyncFnOnce() -> nova_testkit::Result<T> + Send) -> T {
+    let waiting = || tokio::runtime::Runtime::new().unwrap().block_on(work());
+    let done = std::thread::scope(|scope| scope.spawn(waiting).join()).expect("waiting does not panic");
+    done.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// A cluster in one process, in a directory of its own.
 pub struct Dev {
-    pub dir: TempDir,
+    cluster: DevCluster,
     pub url: String,
     pub http: Client,
-    child: Child,
+    // Last: it is removed when nobody writes into it any more.
+    pub dir: TempDir,
 }
 
 impl Dev {
@@ -38,43 +46,29 @@ impl Dev {
     }
 
     pub fn start_in(dir: TempDir, wrapper: &[&str]) -> Self {
-        let data = dir.path().join("data");
-        let ledger = dir.path().join("ledger");
-        let mut command = match wrapper.split_first() {
-            None => nova(),
-            Some((program, arguments)) => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(env!("CARGO_BIN_EXE_nova"));
-                command
-            }
-        };
-        command.args(["dev", "--port", "0", "--announce", "--data"]).arg(data).arg("--ledger").arg(ledger);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("ready ").expect("it says where it is").to_owned();
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let nova = Nova::at(env!("CARGO_BIN_EXE_nova")).unwrap();
+        let wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let options = DevOptions { ledger: true, wrapper, ..DevOptions::default() };
+        let kept = Dir::kept(dir.path()).unwrap();
+        let cluster = wait(async || DevCluster::start_in(&nova, &options, kept).await);
+        let url = cluster.rest().url().to_owned();
         let http = Client::builder().timeout(SOON).build().unwrap();
-        Self { dir, url, http, child }
+        Self { cluster, url, http, dir }
     }
 
     /// Ends it as a power cut would, as far as a process can see.
     pub fn kill(mut self) -> TempDir {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let empty = tempfile::tempdir().unwrap();
-        std::mem::replace(&mut self.dir, empty)
+        self.cluster.kill();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.cluster.pid().expect("it runs")
     }
 
     /// Asks it to end, and gives what it ended with.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
-        self.child.wait().unwrap()
+    pub fn stop(&mut self) -> ExitStatus {
+        wait(async || self.cluster.process().stop(SOON).await).expect("it ran")
     }
 
     pub fn path(&self, path: &str) -> String {
@@ -131,8 +125,9 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.cluster.process().tail());
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use nova_testkit::{DevCluster, DevOptions, Dir, Nova};
+use nova_testkit::{DevCluster, DevOptions, Dir, Nova, until};
 use serde_json::json;
 
 use crate::rig::{Dev, NOOP, SOON};
@@ -23,17 +22,13 @@ async fn synced(processes: &[u32], dir: &Path, submit: impl AsyncFnOnce()) -> Ve
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("strace is there; scripts/setup.sh test installs it");
-    let begun = Instant::now();
     // It is attached to a process once it writes what the process does all the time.
-    loop {
+    let attached = until("strace attached to all", SOON, || async {
         let text = std::fs::read_to_string(&trace).unwrap_or_default();
-        let seen = |process: &&u32| text.lines().any(|line| whose(processes, line) == Some(**process));
-        if processes.iter().filter(seen).count() == processes.len() {
-            break;
-        }
-        assert!(begun.elapsed() < SOON, "strace does not attach: {text}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let seen = |process: &u32| text.lines().any(|line| whose(processes, line) == Some(*process));
+        if processes.iter().all(seen) { Ok(()) } else { Err(text) }
+    });
+    attached.await.unwrap_or_else(|error| panic!("{error}"));
     submit().await;
     let killed = Command::new("kill").args(["-INT", &strace.id().to_string()]).status().unwrap();
     assert!(killed.success());

@@ -41,6 +41,25 @@ pub fn failure(code: &str, retryable: bool) -> Failure {
     }
 }
 
+/// A submission of the workflow `w` that wants to hear of its start and end.
+pub fn submission(execution: ExecutionId, request: u64) -> Submit {
+    Submit {
+        execution,
+        namespace: "default".into(),
+        workflow: "w".into(),
+        version: 1,
+        hash: [7; 32],
+        input: json("{}"),
+        content_hash: [1; 32],
+        dedupe: Dedupe::None,
+        reply_to: Some(ReplyTo { inbox: 0, boot: 1, request }),
+        reply_at_end: true,
+        started_by: "test".into(),
+        labels: vec![],
+        trace: None,
+    }
+}
+
 impl Rig {
     /// A shard with an owner and the workflow `w`, version 1.
     pub fn new(program: Program) -> Self {
@@ -135,21 +154,7 @@ impl Rig {
 
     pub fn submission(&mut self) -> Submit {
         self.submitted += 1;
-        Submit {
-            execution: ExecutionId::new(SHARD, self.now, self.submitted),
-            namespace: "default".into(),
-            workflow: "w".into(),
-            version: 1,
-            hash: [7; 32],
-            input: json("{}"),
-            content_hash: [1; 32],
-            dedupe: Dedupe::None,
-            reply_to: Some(ReplyTo { inbox: 0, boot: 1, request: self.submitted }),
-            reply_at_end: true,
-            started_by: "test".into(),
-            labels: vec![],
-            trace: None,
-        }
+        submission(ExecutionId::new(SHARD, self.now, self.submitted), self.submitted)
     }
 
     /// Messages that nobody has looked at.

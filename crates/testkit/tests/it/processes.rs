@@ -1,5 +1,6 @@
 //! One process, with a shell in the place of a service.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,8 +84,9 @@ async fn kill_stop_and_drop_leave_nothing_running() {
     assert!(!alive(pid));
 
     let mut polite = Process::spawn(shell(dir.path(), "exec sleep 600", Readiness::Started)).unwrap();
-    polite.stop(PATIENCE).await.unwrap();
+    assert_eq!(polite.stop(PATIENCE).await.unwrap().unwrap().signal(), Some(15));
     assert_eq!(polite.pid(), None);
+    assert_eq!(polite.stop(PATIENCE).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -349,32 +349,34 @@ pub mod raft_server {
         async fn append(
             &self,
             request: tonic::Request<super::AppendRequest>,
-        ) -> std::result::Result<tonic::Response<super::AppendResponse>, tonic::Status>;
-        /// Server streaming response type for the AppendStream method.
-        type AppendStreamStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::AppendResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
+        ) -> std::result::Result<tonic::Response<super::AppendResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Answers come in the order of requests; the stream ends with the first that is not a success.
         async fn append_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendRequest>>,
         ) -> std::result::Result<
-            tonic::Response<Self::AppendStreamStream>,
+            tonic::Response<BoxStream<super::AppendResponse>>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn vote(
             &self,
             request: tonic::Request<super::VoteRequest>,
-        ) -> std::result::Result<tonic::Response<super::VoteResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::VoteResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn install_snapshot(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,
         ) -> std::result::Result<
             tonic::Response<super::SnapshotResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
     }
     /// A member refuses requests of another cluster, or for another member, with FAILED_PRECONDITION.
     #[derive(Debug)]
@@ -502,7 +504,7 @@ pub mod raft_server {
                     impl<T: Raft> tonic::server::StreamingService<super::AppendRequest>
                     for AppendStreamSvc<T> {
                         type Response = super::AppendResponse;
-                        type ResponseStream = T::AppendStreamStream;
+                        type ResponseStream = BoxStream<super::AppendResponse>;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,

@@ -2717,7 +2717,9 @@ pub mod coordinator_server {
         ) -> std::result::Result<
             tonic::Response<super::DescribeResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Shards and their owners. The lease of a shard is renewed by asking again.
         async fn acquire_shards(
             &self,
@@ -2725,29 +2727,29 @@ pub mod coordinator_server {
         ) -> std::result::Result<
             tonic::Response<super::AcquireShardsResponse>,
             tonic::Status,
-        >;
-        /// Server streaming response type for the Propose method.
-        type ProposeStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::ProposeResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// One ordered stream per scheduler; answers come in the order of the requests of a shard.
         async fn propose(
             &self,
             request: tonic::Request<tonic::Streaming<super::ProposeRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::ProposeStream>, tonic::Status>;
-        /// Server streaming response type for the Subscribe method.
-        type SubscribeStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::SubscribeResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::ProposeResponse>>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Outbox messages and offers of the shards asked for; ends when an epoch is superseded.
         async fn subscribe(
             &self,
             request: tonic::Request<super::SubscribeRequest>,
-        ) -> std::result::Result<tonic::Response<Self::SubscribeStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::SubscribeResponse>>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Workers and their sessions.
         async fn register(
             &self,
@@ -2755,56 +2757,73 @@ pub mod coordinator_server {
         ) -> std::result::Result<
             tonic::Response<super::RegisterResponse>,
             tonic::Status,
-        >;
-        /// Server streaming response type for the Renew method.
-        type RenewStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::RenewResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn renew(
             &self,
             request: tonic::Request<tonic::Streaming<super::RenewRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::RenewStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::RenewResponse>>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn close_session(
             &self,
             request: tonic::Request<super::Close>,
-        ) -> std::result::Result<tonic::Response<super::CloseResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::CloseResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn drain_worker(
             &self,
             request: tonic::Request<super::Drain>,
-        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn list_workers(
             &self,
             request: tonic::Request<super::ListWorkersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListWorkersResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// The catalogue.
         async fn put_namespace(
             &self,
             request: tonic::Request<super::Namespace>,
-        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn put_workflow(
             &self,
             request: tonic::Request<super::PutWorkflow>,
-        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn put_trigger(
             &self,
             request: tonic::Request<super::Trigger>,
-        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn delete_trigger(
             &self,
             request: tonic::Request<super::DeleteTrigger>,
-        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn get_workflow(
             &self,
             request: tonic::Request<super::GetWorkflowRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetWorkflowResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Everything but documents, with a revision; with `after_revision` it waits (≤ wait_ms) for a newer one.
         async fn get_catalogue(
             &self,
@@ -2812,14 +2831,18 @@ pub mod coordinator_server {
         ) -> std::result::Result<
             tonic::Response<super::GetCatalogueResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn get_source_position(
             &self,
             request: tonic::Request<super::GetSourcePositionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetSourcePositionResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Linearizable reads.
         async fn get_execution(
             &self,
@@ -2827,30 +2850,46 @@ pub mod coordinator_server {
         ) -> std::result::Result<
             tonic::Response<super::GetExecutionResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn get_shards(
             &self,
             request: tonic::Request<super::GetShardsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetShardsResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Membership.
         async fn add_member(
             &self,
             request: tonic::Request<super::Member>,
-        ) -> std::result::Result<tonic::Response<super::MembersResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::MembersResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn remove_member(
             &self,
             request: tonic::Request<super::RemoveMemberRequest>,
-        ) -> std::result::Result<tonic::Response<super::MembersResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::MembersResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         async fn take_snapshot(
             &self,
             request: tonic::Request<super::TakeSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TakeSnapshotResponse>,
             tonic::Status,
-        >;
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
     }
     #[derive(Debug)]
     pub struct CoordinatorServer<T> {
@@ -3026,7 +3065,7 @@ pub mod coordinator_server {
                     > tonic::server::StreamingService<super::ProposeRequest>
                     for ProposeSvc<T> {
                         type Response = super::ProposeResponse;
-                        type ResponseStream = T::ProposeStream;
+                        type ResponseStream = BoxStream<super::ProposeResponse>;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
@@ -3074,7 +3113,7 @@ pub mod coordinator_server {
                     > tonic::server::ServerStreamingService<super::SubscribeRequest>
                     for SubscribeSvc<T> {
                         type Response = super::SubscribeResponse;
-                        type ResponseStream = T::SubscribeStream;
+                        type ResponseStream = BoxStream<super::SubscribeResponse>;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
@@ -3163,7 +3202,7 @@ pub mod coordinator_server {
                     > tonic::server::StreamingService<super::RenewRequest>
                     for RenewSvc<T> {
                         type Response = super::RenewResponse;
-                        type ResponseStream = T::RenewStream;
+                        type ResponseStream = BoxStream<super::RenewResponse>;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,

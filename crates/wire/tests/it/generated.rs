@@ -13,6 +13,9 @@ fn generated_code_is_fresh() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     tonic_prost_build::configure()
         .bytes(".")
+        // A fake in a test names only the calls it answers. The services deny clippy's
+        // missing_trait_methods, so that none of their calls can be forgotten.
+        .generate_default_stubs(true)
         .out_dir(folder.path())
         .compile_fds(descriptors)
         .expect("code can be generated");

@@ -171,21 +171,13 @@ impl Member {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
 
-fn not_here<T>() -> Answer<T> {
-    Err(Status::unimplemented("no scheduler asks for this"))
-}
-
 #[tonic::async_trait]
 impl Coordinator for Member {
-    type ProposeStream = Answers<v1::ProposeResponse>;
-    type SubscribeStream = Answers<v1::SubscribeResponse>;
-    type RenewStream = Answers<v1::RenewResponse>;
-
     async fn acquire_shards(&self, request: Request<v1::AcquireShardsRequest>) -> Answer<v1::AcquireShardsResponse> {
         Ok(Response::new(self.change(|group| group.acquire(request.into_inner()))))
     }
 
-    async fn propose(&self, request: Request<Streaming<v1::ProposeRequest>>) -> Answer<Self::ProposeStream> {
+    async fn propose(&self, request: Request<Streaming<v1::ProposeRequest>>) -> Answer<Answers<v1::ProposeResponse>> {
         let (member, mut requests) = (self.clone(), request.into_inner());
         let (sender, receiver) = mpsc::channel(64);
         let link = member.group.lock().links;
@@ -204,7 +196,7 @@ impl Coordinator for Member {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
+    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Answer<Answers<v1::SubscribeResponse>> {
         let (member, request) = (self.clone(), request.into_inner());
         let (sender, receiver) = mpsc::channel(1);
         let link = member.group.lock().links;
@@ -251,72 +243,5 @@ impl Coordinator for Member {
         let document = if group.damaged { "{}".into() } else { found.document.clone() };
         let info = v1::WorkflowInfo { name: request.name, ..Default::default() };
         Ok(Response::new(v1::GetWorkflowResponse { info: Some(info), document, unknown_namespace: false }))
-    }
-
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Answer<v1::DescribeResponse> {
-        not_here()
-    }
-
-    async fn get_catalogue(&self, _: Request<v1::GetCatalogueRequest>) -> Answer<v1::GetCatalogueResponse> {
-        not_here()
-    }
-
-    async fn get_source_position(
-        &self,
-        _: Request<v1::GetSourcePositionRequest>,
-    ) -> Answer<v1::GetSourcePositionResponse> {
-        not_here()
-    }
-
-    async fn register(&self, _: Request<v1::Register>) -> Answer<v1::RegisterResponse> {
-        not_here()
-    }
-
-    async fn renew(&self, _: Request<Streaming<v1::RenewRequest>>) -> Answer<Self::RenewStream> {
-        not_here()
-    }
-
-    async fn close_session(&self, _: Request<v1::Close>) -> Answer<v1::CloseResponse> {
-        not_here()
-    }
-
-    async fn drain_worker(&self, _: Request<v1::Drain>) -> Answer<v1::DrainResponse> {
-        not_here()
-    }
-
-    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Answer<v1::ListWorkersResponse> {
-        not_here()
-    }
-
-    async fn put_namespace(&self, _: Request<v1::Namespace>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_workflow(&self, _: Request<v1::PutWorkflow>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_trigger(&self, _: Request<v1::Trigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn delete_trigger(&self, _: Request<v1::DeleteTrigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn get_execution(&self, _: Request<v1::GetExecutionRequest>) -> Answer<v1::GetExecutionResponse> {
-        not_here()
-    }
-
-    async fn add_member(&self, _: Request<v1::Member>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn remove_member(&self, _: Request<v1::RemoveMemberRequest>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn take_snapshot(&self, _: Request<v1::TakeSnapshotRequest>) -> Answer<v1::TakeSnapshotResponse> {
-        not_here()
     }
 }

@@ -3,6 +3,8 @@
 // A panic in a test is the report.
 #![allow(clippy::unwrap_used)]
 
+mod coordinator;
 mod cron;
+mod engine;
 mod kafka;
 mod rig;

@@ -1,18 +1,16 @@
 //! A small cluster: a bus, a coordinator that answers what triggers ask for, and the engine itself on one thread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nova_bus::{Bus, Layout, MemoryBus, Outgoing, SharedBus, Topic, TopicSpec};
-use nova_engine::ids::{Epoch, Offset, OwnerId, Seq, ShardId, TimeMs};
-use nova_engine::input::{Entry, EntryBody, Proposal, PutWorkflow, Record};
-use nova_engine::output::Verdict;
+use nova_engine::input::PutWorkflow;
 use nova_model::Format;
 use nova_trigger::{Clock, Config, Trigger};
-use nova_wire::v1::coordinator_server::{Coordinator, CoordinatorServer};
+use nova_wire::v1::coordinator_server::CoordinatorServer;
 use nova_wire::{ClusterId, v1};
 use parking_lot::Mutex;
 use prost::Message;
@@ -22,42 +20,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+
+use crate::coordinator::{Fake, Started, State};
+use crate::engine::{apply, commands};
 
 pub const SHARDS: u32 = 8;
-const CLUSTER: &str = "test";
+pub const CLUSTER: &str = "test";
 /// 2026-01-01T00:00:00Z.
 pub const START_MS: u64 = 1_767_225_600_000;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A started execution, as the engine took it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Started {
-    pub source: String,
-    pub number: u64,
-    pub version: u32,
-    pub started_by: String,
-    pub execution: String,
-    pub input: Value,
-}
-
-#[derive(Default)]
-struct State {
-    revision: u64,
-    triggers: BTreeMap<(String, String), v1::Trigger>,
-    workflows: BTreeMap<(String, String), Vec<(Bytes, Bytes)>>,
-    positions: BTreeMap<(String, String), u64>,
-    started: Vec<Started>,
-    marks: Vec<(String, u64)>,
-    repeats: usize,
-    busy: BTreeSet<u32>,
-    paused: bool,
-    down: bool,
-    /// Commands that were applied.
-    commands: usize,
-    /// Workflows that the engine has yet to learn.
-    installs: Vec<PutWorkflow>,
-}
 
 #[derive(Clone)]
 pub struct World {
@@ -322,286 +293,4 @@ async fn read(bus: &MemoryBus, topic: &Topic, partition: u32) -> Vec<Bytes> {
         values.extend(batch.records.into_iter().map(|record| record.value));
     }
     values
-}
-
-fn commands(record: &Bytes, shard: u32) -> Vec<v1::Submit> {
-    let opened = nova_wire::open(record, ClusterId::of_name(CLUSTER)).unwrap();
-    assert_eq!((opened.kind, opened.shard), (v1::RecordKind::Commands, shard));
-    let batch = v1::CommandBatch::decode(opened.body).unwrap();
-    let submit = |command: v1::Command| match command.kind {
-        Some(v1::command::Kind::Submit(submit)) => submit,
-        other => panic!("only submissions are expected, not {other:?}"),
-    };
-    batch.commands.into_iter().map(submit).collect()
-}
-
-/// The engine, and a shard's place in the log.
-struct Engine {
-    state: nova_engine::State,
-    index: u64,
-    /// Checksum of the last record, by shard.
-    before: Vec<u64>,
-}
-
-impl Engine {
-    fn new() -> Self {
-        let state = nova_engine::State::new(nova_engine::Config { shards: SHARDS as u16 });
-        let mut engine = Self { state, index: 0, before: vec![0; SHARDS as usize] };
-        for shard in 0..SHARDS as u16 {
-            engine.entry(EntryBody::Grant { shard: ShardId(shard), after: Epoch(0), owner: OwnerId(1) });
-        }
-        engine
-    }
-
-    fn entry(&mut self, body: EntryBody) {
-        self.index += 1;
-        let entry = Entry { now: TimeMs(START_MS), index: self.index, term: 1, body };
-        let verdict = self.state.apply(&entry);
-        assert!(matches!(verdict, Verdict::Applied(_)), "{verdict:?}");
-    }
-
-    fn record(&mut self, shard: u32, record: &nova_bus::Record) {
-        let checksum = nova_wire::record_checksum(&record.value);
-        let opened = nova_wire::open(&record.value, ClusterId::of_name(CLUSTER)).unwrap();
-        let commands = nova_wire::commands_from_wire(opened.body).expect("commands that the coordinator takes");
-        let before = std::mem::replace(&mut self.before[shard as usize], checksum);
-        self.entry(EntryBody::Propose(Proposal {
-            shard: ShardId(shard as u16),
-            epoch: Epoch(1),
-            first_offset: Offset(record.offset),
-            next_offset: Offset(record.offset + 1),
-            before,
-            records: vec![Record { offset: Offset(record.offset), checksum, commands }],
-            locals: Vec::new(),
-            outbox_acked: Seq(0),
-        }));
-    }
-
-    fn open_executions(&self) -> u64 {
-        (0..SHARDS as u16).map(|shard| self.state.shard_stats(ShardId(shard)).open).sum()
-    }
-}
-
-/// Gives the engine what is in the log, and notes what became of it. Executions stay open: nobody does their work.
-async fn apply(bus: MemoryBus, state: Arc<Mutex<State>>) {
-    let mut engine = Engine::new();
-    let mut reader = bus.reader().unwrap();
-    for shard in 0..SHARDS {
-        reader.assign(&Topic::Commands, shard, 0).unwrap();
-    }
-    loop {
-        if state.lock().paused {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
-        }
-        let Some(batch) = reader.next(Duration::from_millis(20)).await.unwrap() else { continue };
-        let mut state = state.lock();
-        for install in std::mem::take(&mut state.installs) {
-            engine.entry(EntryBody::PutWorkflow(install));
-        }
-        for record in &batch.records {
-            engine.record(batch.partition, record);
-            for submit in commands(&record.value, batch.partition) {
-                note(&mut state, &engine, batch.partition, submit);
-            }
-        }
-        assert_eq!(engine.open_executions(), state.started.len() as u64, "the engine took others");
-    }
-}
-
-fn note(state: &mut State, engine: &Engine, shard: u32, submit: v1::Submit) {
-    state.commands += 1;
-    let Some(v1::submit::Dedupe::Source(source)) = submit.dedupe else { panic!("no source") };
-    let id = nova_wire::execution_id(&submit.execution).unwrap();
-    assert_eq!(u32::from(id.shard().0), shard);
-    let key = (submit.namespace.clone(), source.source.clone());
-    if state.positions.get(&key).is_some_and(|last| *last >= source.number) {
-        state.repeats += 1;
-        return;
-    }
-    state.positions.insert(key, source.number);
-    // The record may hold later numbers too.
-    let last = engine.state.source_position(id.shard(), &submit.namespace, &source.source);
-    assert!(last >= Some(source.number), "the engine has not decided {} of {}", source.number, source.source);
-    if submit.version == 0 {
-        state.marks.push((source.source, source.number));
-        return;
-    }
-    let execution = engine.state.execution(id).expect("the engine has started it");
-    assert_eq!(execution.execution.workflow.version, submit.version);
-    let Some(v1::payload::Kind::Inline(input)) = submit.input.unwrap().kind else { panic!("not inline") };
-    state.started.push(Started {
-        source: source.source,
-        number: source.number,
-        version: submit.version,
-        started_by: submit.started_by,
-        execution: id.to_string(),
-        input: serde_json::from_slice(&input).unwrap(),
-    });
-}
-
-struct Fake {
-    state: Arc<Mutex<State>>,
-    changed: watch::Sender<u64>,
-}
-
-impl Fake {
-    fn up(&self) -> Result<(), Status> {
-        if self.state.lock().down { Err(Status::unavailable("down")) } else { Ok(()) }
-    }
-
-    fn catalogue(&self) -> v1::GetCatalogueResponse {
-        let state = self.state.lock();
-        let workflow = |((namespace, name), versions): (&(String, String), &Vec<(Bytes, Bytes)>)| v1::WorkflowInfo {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            version: versions.len() as u32,
-            hash: versions.last().unwrap().0.clone(),
-            created_at_ms: 0,
-        };
-        v1::GetCatalogueResponse {
-            revision: state.revision,
-            namespaces: Vec::new(),
-            workflows: state.workflows.iter().map(workflow).collect(),
-            triggers: state.triggers.values().cloned().collect(),
-        }
-    }
-}
-
-type Nothing<T> = tokio_stream::Empty<Result<T, Status>>;
-type Answer<T> = Result<Response<T>, Status>;
-
-fn not_here<T>() -> Answer<T> {
-    Err(Status::unimplemented("no trigger asks for this"))
-}
-
-#[tonic::async_trait]
-impl Coordinator for Fake {
-    type ProposeStream = Nothing<v1::ProposeResponse>;
-    type SubscribeStream = Nothing<v1::SubscribeResponse>;
-    type RenewStream = Nothing<v1::RenewResponse>;
-
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Answer<v1::DescribeResponse> {
-        self.up()?;
-        Ok(Response::new(v1::DescribeResponse { shards: SHARDS, ..Default::default() }))
-    }
-
-    async fn get_workflow(&self, request: Request<v1::GetWorkflowRequest>) -> Answer<v1::GetWorkflowResponse> {
-        self.up()?;
-        let request = request.into_inner();
-        let state = self.state.lock();
-        let versions = state.workflows.get(&(request.namespace.clone(), request.name.clone()));
-        let version = request.version.expect("a trigger names it");
-        let found = versions.and_then(|all| all.get(version as usize - 1)).cloned();
-        let info = found.as_ref().map(|(hash, _)| v1::WorkflowInfo {
-            namespace: request.namespace,
-            name: request.name,
-            version,
-            hash: hash.clone(),
-            created_at_ms: 0,
-        });
-        let document = found.map(|(_, document)| document).unwrap_or_default();
-        Ok(Response::new(v1::GetWorkflowResponse { info, document, unknown_namespace: false }))
-    }
-
-    async fn get_catalogue(&self, request: Request<v1::GetCatalogueRequest>) -> Answer<v1::GetCatalogueResponse> {
-        self.up()?;
-        let request = request.into_inner();
-        let mut changes = self.changed.subscribe();
-        if let Some(after) = request.after_revision {
-            let wait = Duration::from_millis(request.wait_ms);
-            let _ = tokio::time::timeout(wait, changes.wait_for(|revision| *revision > after)).await;
-        }
-        Ok(Response::new(self.catalogue()))
-    }
-
-    async fn get_source_position(
-        &self,
-        request: Request<v1::GetSourcePositionRequest>,
-    ) -> Answer<v1::GetSourcePositionResponse> {
-        self.up()?;
-        let request = request.into_inner();
-        assert_eq!(
-            request.shard,
-            u32::from(nova_wire::shard_of(&request.namespace, &request.source, SHARDS as u16).0),
-            "sources hash as keys do"
-        );
-        let last = self.state.lock().positions.get(&(request.namespace, request.source)).copied();
-        Ok(Response::new(v1::GetSourcePositionResponse { last }))
-    }
-
-    async fn get_shards(&self, _: Request<v1::GetShardsRequest>) -> Answer<v1::GetShardsResponse> {
-        self.up()?;
-        let busy = self.state.lock().busy.clone();
-        let view = |shard| v1::ShardView {
-            shard,
-            open_executions: if busy.contains(&shard) { 1_000_000 } else { 0 },
-            ..Default::default()
-        };
-        Ok(Response::new(v1::GetShardsResponse { shards: (0..SHARDS).map(view).collect() }))
-    }
-
-    async fn acquire_shards(&self, _: Request<v1::AcquireShardsRequest>) -> Answer<v1::AcquireShardsResponse> {
-        not_here()
-    }
-
-    async fn propose(&self, _: Request<Streaming<v1::ProposeRequest>>) -> Answer<Self::ProposeStream> {
-        not_here()
-    }
-
-    async fn subscribe(&self, _: Request<v1::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
-        not_here()
-    }
-
-    async fn register(&self, _: Request<v1::Register>) -> Answer<v1::RegisterResponse> {
-        not_here()
-    }
-
-    async fn renew(&self, _: Request<Streaming<v1::RenewRequest>>) -> Answer<Self::RenewStream> {
-        not_here()
-    }
-
-    async fn close_session(&self, _: Request<v1::Close>) -> Answer<v1::CloseResponse> {
-        not_here()
-    }
-
-    async fn drain_worker(&self, _: Request<v1::Drain>) -> Answer<v1::DrainResponse> {
-        not_here()
-    }
-
-    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Answer<v1::ListWorkersResponse> {
-        not_here()
-    }
-
-    async fn put_namespace(&self, _: Request<v1::Namespace>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_workflow(&self, _: Request<v1::PutWorkflow>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_trigger(&self, _: Request<v1::Trigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn delete_trigger(&self, _: Request<v1::DeleteTrigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn get_execution(&self, _: Request<v1::GetExecutionRequest>) -> Answer<v1::GetExecutionResponse> {
-        not_here()
-    }
-
-    async fn add_member(&self, _: Request<v1::Member>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn remove_member(&self, _: Request<v1::RemoveMemberRequest>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn take_snapshot(&self, _: Request<v1::TakeSnapshotRequest>) -> Answer<v1::TakeSnapshotResponse> {
-        not_here()
-    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use nova_client::LEADER_METADATA;
 use nova_wire::v1;
 use nova_wire::v1::coordinator_server::{Coordinator, CoordinatorServer};
@@ -100,19 +101,10 @@ fn refusal(kind: v1::refusal::Kind, number: u64) -> v1::Refusal {
     v1::Refusal { kind: kind.into(), number, ..Default::default() }
 }
 
-type Nothing<T> = tokio_stream::Empty<Result<T, Status>>;
 type Answer<T> = Result<Response<T>, Status>;
-
-fn not_here<T>() -> Answer<T> {
-    Err(Status::unimplemented("no worker asks for this"))
-}
 
 #[tonic::async_trait]
 impl Coordinator for Fake {
-    type ProposeStream = Nothing<v1::ProposeResponse>;
-    type SubscribeStream = Nothing<v1::SubscribeResponse>;
-    type RenewStream = ReceiverStream<Result<v1::RenewResponse, Status>>;
-
     async fn register(&self, request: Request<v1::Register>) -> Answer<v1::RegisterResponse> {
         use v1::refusal::Kind;
         use v1::register_response::Result as Answer;
@@ -132,7 +124,10 @@ impl Coordinator for Fake {
         Ok(Response::new(v1::RegisterResponse { result: Some(result), ttl_ms: state.ttl_ms }))
     }
 
-    async fn renew(&self, request: Request<Streaming<v1::RenewRequest>>) -> Answer<Self::RenewStream> {
+    async fn renew(
+        &self,
+        request: Request<Streaming<v1::RenewRequest>>,
+    ) -> Answer<BoxStream<'static, Result<v1::RenewResponse, Status>>> {
         self.leads().await?;
         let mut requests = request.into_inner();
         let (sender, receiver) = mpsc::channel(4);
@@ -156,7 +151,7 @@ impl Coordinator for Fake {
                 }
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     async fn close_session(&self, request: Request<v1::Close>) -> Answer<v1::CloseResponse> {
@@ -185,76 +180,5 @@ impl Coordinator for Fake {
             std::future::pending::<()>().await;
         }
         Ok(Response::new(v1::DrainResponse { result: Some(v1::drain_response::Result::Done(v1::Nothing {})) }))
-    }
-
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Answer<v1::DescribeResponse> {
-        not_here()
-    }
-
-    async fn acquire_shards(&self, _: Request<v1::AcquireShardsRequest>) -> Answer<v1::AcquireShardsResponse> {
-        not_here()
-    }
-
-    async fn propose(&self, _: Request<Streaming<v1::ProposeRequest>>) -> Answer<Self::ProposeStream> {
-        not_here()
-    }
-
-    async fn subscribe(&self, _: Request<v1::SubscribeRequest>) -> Answer<Self::SubscribeStream> {
-        not_here()
-    }
-
-    async fn list_workers(&self, _: Request<v1::ListWorkersRequest>) -> Answer<v1::ListWorkersResponse> {
-        not_here()
-    }
-
-    async fn put_namespace(&self, _: Request<v1::Namespace>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_workflow(&self, _: Request<v1::PutWorkflow>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn put_trigger(&self, _: Request<v1::Trigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn delete_trigger(&self, _: Request<v1::DeleteTrigger>) -> Answer<v1::PutResponse> {
-        not_here()
-    }
-
-    async fn get_workflow(&self, _: Request<v1::GetWorkflowRequest>) -> Answer<v1::GetWorkflowResponse> {
-        not_here()
-    }
-
-    async fn get_catalogue(&self, _: Request<v1::GetCatalogueRequest>) -> Answer<v1::GetCatalogueResponse> {
-        not_here()
-    }
-
-    async fn get_source_position(
-        &self,
-        _: Request<v1::GetSourcePositionRequest>,
-    ) -> Answer<v1::GetSourcePositionResponse> {
-        not_here()
-    }
-
-    async fn get_execution(&self, _: Request<v1::GetExecutionRequest>) -> Answer<v1::GetExecutionResponse> {
-        not_here()
-    }
-
-    async fn get_shards(&self, _: Request<v1::GetShardsRequest>) -> Answer<v1::GetShardsResponse> {
-        not_here()
-    }
-
-    async fn add_member(&self, _: Request<v1::Member>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn remove_member(&self, _: Request<v1::RemoveMemberRequest>) -> Answer<v1::MembersResponse> {
-        not_here()
-    }
-
-    async fn take_snapshot(&self, _: Request<v1::TakeSnapshotRequest>) -> Answer<v1::TakeSnapshotResponse> {
-        not_here()
     }
 }

@@ -31,7 +31,7 @@ use nova_engine::{Config, State};
 use nova_program::{NodeIx, Program, VarIx};
 
 use super::render;
-use crate::rig::{checksum, failure, json};
+use crate::rig::{checksum, failure, json, submission};
 
 pub struct World {
     pub state: State,
@@ -356,21 +356,7 @@ impl World {
 
     fn submit(&mut self, words: &mut Words<'_>) -> Submit {
         self.requests += 1;
-        let mut submit = Submit {
-            execution: ExecutionId(0),
-            namespace: "default".into(),
-            workflow: "w".into(),
-            version: 1,
-            hash: [7; 32],
-            input: json("{}"),
-            content_hash: [1; 32],
-            dedupe: Dedupe::None,
-            reply_to: Some(ReplyTo { inbox: 0, boot: 1, request: self.requests }),
-            reply_at_end: true,
-            started_by: "test".into(),
-            labels: vec![],
-            trace: None,
-        };
+        let mut submit = submission(ExecutionId(0), self.requests);
         let (mut shard, mut known) = (ShardId(0), None);
         while let Some(word) = words.maybe() {
             match word {

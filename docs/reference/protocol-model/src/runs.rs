@@ -77,7 +77,8 @@ pub(super) fn check(m: Nova, limit: Duration) -> bool {
         c.max_depth(),
         start.elapsed().as_secs()
     );
-    match broken.iter().min_by_key(|f| f.steps) {
+    // Of properties that break in equally many steps, always the same is named.
+    match broken.iter().min_by_key(|f| (f.steps, f.property)) {
         Some(f) => println!("{} broken in {} steps", f.property, f.steps),
         None => println!(
             "{complete}, {} properties hold, {} of {sometimes} situations reached",

@@ -92,6 +92,16 @@ impl Kafka {
         self.run("resume", &[], broker, OTHER).await.map(drop)
     }
 
+    /// Runs a tool of Kafka's on these brokers, as an operator would, and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
+        let fixed = ["run", class, "--bootstrap-server", &self.bootstrap];
+        let args = fixed.iter().chain(args).map(Into::into).collect();
+        crate::nova::run(&self.script, args, OTHER).await
+    }
+
     /// What the brokers use that run.
     ///
     /// # Errors

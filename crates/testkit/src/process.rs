@@ -164,6 +164,24 @@ impl Process {
         &self.launch.name
     }
 
+    /// Where its health and metrics are, if it shows them by HTTP.
+    #[must_use]
+    pub fn observed(&self) -> Option<&str> {
+        match &self.launch.readiness {
+            Readiness::Http(url) => Some(url),
+            Readiness::Announced | Readiness::Started => None,
+        }
+    }
+
+    /// All that it has written to standard error, over all its starts.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn errors(&self) -> Result<String> {
+        let path = self.launch.dir.join(format!("{}.err", self.launch.name));
+        std::fs::read(&path).map(|said| String::from_utf8_lossy(&said).into_owned()).map_err(Error::file("read", path))
+    }
+
     /// Its process id while it was not ended from here.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -2,7 +2,8 @@
 
 /// Shards owned.
 pub(crate) const SHARDS: &str = "nova_scheduler_shards";
-/// Shards that were stopped with an alarm: their command topic is not the one that was applied.
+/// Shards that were stopped with an alarm: their command topic is not the one that was applied, or has a record of a
+/// newer version.
 pub(crate) const HALTED: &str = "nova_scheduler_shards_halted";
 /// Records read and not proposed yet.
 pub(crate) const BUFFERED: &str = "nova_scheduler_buffered_records";

@@ -7,6 +7,7 @@
 mod clusters;
 mod events;
 mod refusals;
+mod tampered;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -75,7 +75,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Something is not what was written and synced.
-    #[error("{path} is damaged at byte {offset}: restore it from a backup or from another member")]
+    #[error("{path} is damaged at byte {offset}: restore the whole data directory from a backup")]
     Damaged {
         /// Which file.
         path: PathBuf,

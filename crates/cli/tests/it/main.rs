@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod directories;
 mod docs;
 mod end_to_end;
 mod metrics;

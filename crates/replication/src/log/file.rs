@@ -77,7 +77,7 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
         }
     })?;
     if let Some(what) = broken {
-        return Err(OpenLogError::Damaged(what));
+        return Err(OpenLogError::Damaged { path: dir.to_owned(), why: what });
     }
     found.last = index.places.back().map(|place| {
         let last = index.first + index.places.len() as u64 - 1;

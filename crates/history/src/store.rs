@@ -8,7 +8,7 @@ use nova_wire::{ClusterId, v1};
 use prost::Message;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{QueryBuilder, Row, SqlitePool};
+use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, SqlitePool};
 
 use crate::rows::{Positions, Rows};
 
@@ -196,7 +196,18 @@ impl History {
     }
 
     pub(crate) async fn write(&self, rows: &Rows) -> Result<(), HistoryError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut connection = self.pool.acquire().await?;
+        let written = Self::insert(&mut connection, rows).await;
+        if written.is_err() {
+            // SQLite ends some failed transactions by itself (a full disk) and others not, and sqlx does not know which:
+            // such a connection could hold the lock for ever.
+            connection.close_on_drop();
+        }
+        written
+    }
+
+    async fn insert(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), HistoryError> {
+        let mut transaction = connection.begin().await?;
         for chunk in rows.events.chunks(ROWS) {
             let mut insert = QueryBuilder::new("INSERT OR IGNORE INTO events (execution, first_number, at, message) ");
             insert.push_values(chunk, |mut row, event| {

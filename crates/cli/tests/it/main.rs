@@ -6,6 +6,7 @@ mod cli;
 mod directories;
 mod docs;
 mod end_to_end;
+mod full_disk;
 mod metrics;
 mod restart;
 mod rig;

@@ -126,7 +126,7 @@ impl EmbeddedBus {
         let state = QueueState { stored: journal.bytes(), limit, ..QueueState::default() };
         let queue = Queue { state: state.into(), retention: retention.into(), ..Queue::default() };
         let queue = Arc::new(queue);
-        let writer = Writer { journal, table: Arc::clone(&table), queue: Arc::clone(&queue) };
+        let writer = Writer { journal, table: Arc::clone(&table), queue: Arc::clone(&queue), full: false };
         let thread = std::thread::Builder::new().name("bus-writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(OpenBusError::Thread)?;
         Ok(Self { table, queue, disk: Arc::new(Disk { dir: config.dir }), writer: Some(writer), _lock: lock })

@@ -71,6 +71,8 @@ pub(crate) struct Writer {
     pub journal: Journal,
     pub table: Arc<Mutex<Table<Position>>>,
     pub queue: Arc<Queue>,
+    /// Whether the last write found no space.
+    pub full: bool,
 }
 
 impl Writer {
@@ -131,6 +133,9 @@ impl Writer {
         self.queue.state.lock().bytes -= bytes;
         match outcome {
             Ok(place) => {
+                if std::mem::take(&mut self.full) {
+                    tracing::warn!("the bus has room again");
+                }
                 let mut table = self.table.lock();
                 for (topic, partition, _, records, _) in &mut written {
                     table.publish(topic, *partition, Some(place), std::mem::take(records));
@@ -146,9 +151,13 @@ impl Writer {
                 drop(retention);
                 self.retain();
             }
-            Err(WriteError::Full) => {
+            Err(full @ WriteError::Full { .. }) => {
+                // Once: those who are refused try again and again.
+                if !std::mem::replace(&mut self.full, true) {
+                    tracing::error!(error = %full, "the bus takes nothing until there is room");
+                }
                 for (.., ack) in written {
-                    let _ = ack.send(Err(AppendError::NotSent { why: "no space left on the device".into() }));
+                    let _ = ack.send(Err(AppendError::NotSent { why: full.to_string() }));
                 }
             }
             Err(error) => {

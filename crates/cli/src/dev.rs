@@ -43,8 +43,12 @@ pub async fn run(dev: Dev) -> Result<(), Failed> {
     let failed = |error: nova_all_in_one::RunError| Failed::Unreachable(chain(&error));
     let cluster = AllInOne::start(options, telemetry.metrics(), stop.clone()).await.map_err(failed)?;
     let (url, coordinator) = (cluster.url(), cluster.coordinators().join(", "));
-    let running = tokio::spawn(cluster.run());
-    ready(&url).await?;
+    let mut running = tokio::spawn(cluster.run());
+    tokio::select! {
+        ready = ready(&url) => ready?,
+        // A part that has ended says why; nobody would ever be ready.
+        ended = &mut running => return ended.map_err(|error| Failed::unreachable(&error))?.map_err(failed),
+    }
     let took = begun.elapsed().as_millis();
     if dev.announce {
         println!("ready {url}");

@@ -1,13 +1,14 @@
 //! The tables.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nova_wire::{ClusterId, v1};
 use prost::Message;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{QueryBuilder, Row, SqlitePool};
+use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, SqlitePool};
 
 use crate::rows::{Positions, Rows};
 
@@ -20,14 +21,42 @@ pub enum HistoryError {
     /// The database failed.
     #[error("the history database failed")]
     Database(#[from] sqlx::Error),
+    /// The file cannot be opened.
+    #[error("cannot open the history {path}; it can be deleted: it is built again from the events")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The tables cannot be made or brought up to date.
-    #[error("the history tables cannot be brought up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("the tables of the history {path} cannot be brought up to date")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: MigrateError,
+    },
     /// The file is that of another cluster.
-    #[error("the history belongs to cluster {found}")]
+    #[error("the history {path} belongs to another cluster, {found}")]
     ForeignCluster {
+        /// The file.
+        path: PathBuf,
         /// Its cluster.
         found: String,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "the history {path} has format {found}, newer than this version knows: start the version that wrote it, or delete \
+         the file: it is built again from the events"
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
     },
     /// A row holds what cannot be read.
     #[error("a row of the history is damaged")]
@@ -108,12 +137,40 @@ impl History {
             // A power cut may lose the last transactions, positions included: they are read again.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        sqlx::migrate!().run(&pool).await?;
-        let own = cluster.to_string();
-        sqlx::query("INSERT INTO meta VALUES ('cluster', ?) ON CONFLICT DO NOTHING").bind(&own).execute(&pool).await?;
-        let found: String = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'cluster'").fetch_one(&pool).await?;
-        if found == own { Ok(Self { pool }) } else { Err(HistoryError::ForeignCluster { found }) }
+        let path = || file.to_owned();
+        let opening = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
+        let own = Self { pool: opening.map_err(|source| HistoryError::Open { path: path(), source })? };
+        match own.prepare(&path, &cluster.to_string()).await {
+            Ok(()) => Ok(own),
+            Err(error) => {
+                // Its side files go with the last connection: what is refused stays as it was.
+                own.pool.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, path: &impl Fn() -> PathBuf, own: &str) -> Result<(), HistoryError> {
+        let failed = |source| HistoryError::Open { path: path(), source };
+        // Whose it is comes first: the tables of another cluster are not brought up to date.
+        let known = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetch_optional(&self.pool).await;
+        if known.map_err(failed)?.is_some()
+            && let Some(found) = self.cluster().await.map_err(failed)?
+            && found != own
+        {
+            return Err(HistoryError::ForeignCluster { path: path(), found });
+        }
+        sqlx::migrate!().run(&self.pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(found) => HistoryError::NewerFormat { path: path(), found },
+            source => HistoryError::Migrate { path: path(), source },
+        })?;
+        let insert = sqlx::query("INSERT INTO meta VALUES ('cluster', ?) ON CONFLICT DO NOTHING").bind(own);
+        insert.execute(&self.pool).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn cluster(&self) -> Result<Option<String>, sqlx::Error> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'cluster'").fetch_optional(&self.pool).await
     }
 
     /// Forgets everything; the event topic is then read from its beginning.
@@ -139,7 +196,18 @@ impl History {
     }
 
     pub(crate) async fn write(&self, rows: &Rows) -> Result<(), HistoryError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut connection = self.pool.acquire().await?;
+        let written = Self::insert(&mut connection, rows).await;
+        if written.is_err() {
+            // SQLite ends some failed transactions by itself (a full disk) and others not, and sqlx does not know which:
+            // such a connection could hold the lock for ever.
+            connection.close_on_drop();
+        }
+        written
+    }
+
+    async fn insert(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), HistoryError> {
+        let mut transaction = connection.begin().await?;
         for chunk in rows.events.chunks(ROWS) {
             let mut insert = QueryBuilder::new("INSERT OR IGNORE INTO events (execution, first_number, at, message) ");
             insert.push_values(chunk, |mut row, event| {

@@ -75,7 +75,7 @@ pub enum OpenError {
         known: u32,
     },
     /// Something is not what was written and synced.
-    #[error("{path} is damaged at byte {offset}: restore it from a backup or from another member")]
+    #[error("{path} is damaged at byte {offset}: restore the whole data directory from a backup")]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -85,18 +85,28 @@ pub enum OpenError {
 }
 
 /// Why a frame was not written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// No space is left; nothing was changed, and writing may be tried again.
-    #[error("no space left on the device")]
-    Full,
-    /// A write or a sync failed. What is on disk is unknown: the journal takes nothing more.
-    #[error("the journal failed and takes nothing more")]
-    Failed {
-        /// Why; none when it had failed before.
-        #[source]
-        source: Option<io::Error>,
+    #[error("the disk is full: no space left for {path}")]
+    Full {
+        /// Which file.
+        path: PathBuf,
     },
+    /// A write or a sync failed, now or earlier. What is on disk is unknown: the journal takes nothing more.
+    #[error("{path} cannot be written, and its journal takes nothing more: {why}")]
+    Failed {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl WriteError {
+    fn failed(path: &Path, error: &io::Error) -> Self {
+        Self::Failed { path: path.to_owned(), why: error.to_string() }
+    }
 }
 
 /// A journal that is open for writing. There is one per directory.
@@ -105,7 +115,7 @@ pub struct Journal {
     options: Options,
     segments: VecDeque<Segment>,
     next_number: u64,
-    failed: bool,
+    failed: Option<WriteError>,
 }
 
 impl Journal {
@@ -134,7 +144,7 @@ impl Journal {
             options,
             segments: VecDeque::new(),
             next_number: firsts.first().copied().unwrap_or(1),
-            failed: false,
+            failed: None,
         };
         for (index, first) in firsts.iter().enumerate() {
             let last = index + 1 == firsts.len();
@@ -188,25 +198,24 @@ impl Journal {
     /// # Errors
     /// See [`WriteError`].
     pub fn commit(&mut self, parts: &[Bytes]) -> Result<Position, WriteError> {
-        if self.failed {
-            return Err(WriteError::Failed { source: None });
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
         }
         let full = self.segments.back().is_none_or(|last| last.end >= self.options.segment_bytes);
         if full {
             self.begin_segment()?;
         }
         let number = self.next_number;
-        let Some(last) = self.segments.back_mut() else { return Err(WriteError::Failed { source: None }) };
+        let Some(last) = self.segments.back_mut() else {
+            return Err(WriteError::failed(&self.dir, &io::ErrorKind::NotFound.into()));
+        };
         match last.write(number, parts) {
             Ok(position) => {
                 self.next_number += 1;
                 Ok(position)
             }
-            Err(WriteError::Full) => Err(WriteError::Full),
-            Err(failed) => {
-                self.failed = true;
-                Err(failed)
-            }
+            Err(full @ WriteError::Full { .. }) => Err(full),
+            Err(failed) => Err(self.fail(failed)),
         }
     }
 
@@ -221,14 +230,18 @@ impl Journal {
             Err(source) => {
                 // Nothing was promised of it; what is left of it would only be in the way.
                 let _ = fs::remove_file(&path);
-                if source.kind() == io::ErrorKind::StorageFull { Err(WriteError::Full) } else { Err(self.fail(source)) }
+                if source.kind() == io::ErrorKind::StorageFull {
+                    Err(WriteError::Full { path })
+                } else {
+                    Err(self.fail(WriteError::failed(&path, &source)))
+                }
             }
         }
     }
 
-    fn fail(&mut self, source: io::Error) -> WriteError {
-        self.failed = true;
-        WriteError::Failed { source: Some(source) }
+    fn fail(&mut self, failed: WriteError) -> WriteError {
+        self.failed = Some(failed.clone());
+        failed
     }
 
     /// Reads the frame at `position` again, checking it.

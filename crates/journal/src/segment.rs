@@ -59,7 +59,7 @@ impl Segment {
         let length: usize = parts.iter().map(Bytes::len).sum();
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_FRAME);
         let Some(length) = length else {
-            return Err(WriteError::Failed { source: Some(io::Error::from(io::ErrorKind::InvalidInput)) });
+            return Err(WriteError::failed(&self.path, &io::ErrorKind::InvalidInput.into()));
         };
         let mut crc = crc32c::crc32c(&length.to_le_bytes());
         crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
@@ -76,14 +76,14 @@ impl Segment {
             if source.kind() == io::ErrorKind::StorageFull {
                 // What was written of it is behind the end and is cleared, so that it cannot be taken for damage.
                 return match self.file.set_len(self.end).and_then(|()| self.file.sync_all()) {
-                    Ok(()) => Err(WriteError::Full),
-                    Err(source) => Err(WriteError::Failed { source: Some(source) }),
+                    Ok(()) => Err(WriteError::Full { path: self.path.clone() }),
+                    Err(source) => Err(WriteError::failed(&self.path, &source)),
                 };
             }
-            return Err(WriteError::Failed { source: Some(source) });
+            return Err(WriteError::failed(&self.path, &source));
         }
         // A failed sync leaves it unknown what is on disk: the caller takes nothing more.
-        self.file.sync_data().map_err(|source| WriteError::Failed { source: Some(source) })?;
+        self.file.sync_data().map_err(|source| WriteError::failed(&self.path, &source))?;
         let position = Position { segment: self.first, offset: self.end };
         self.end += (FRAME_HEADER + length as usize) as u64;
         Ok(position)

@@ -37,6 +37,14 @@ pub enum StartError {
         /// The member that was to start.
         wanted: u64,
     },
+    /// The directory is that of a member of another cluster.
+    #[error("{path} belongs to another cluster, {found}")]
+    ForeignCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Its cluster.
+        found: String,
+    },
     /// Entries between the newest snapshot and the log are gone: going on would skip them.
     #[error(
         "{path} lacks entries {from} to {to}: its newest snapshot is older than its log; restore the newer one, or take the \

@@ -7,7 +7,7 @@ use nova_journal::DirLock;
 
 use crate::error::StartError;
 use crate::group::GroupConfig;
-use crate::log::{Log, LogKind};
+use crate::log::Log;
 use crate::machine::{Machine, StateMachine};
 use crate::snapshot::SnapshotDir;
 
@@ -20,25 +20,20 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
         let path = path.clone();
         move |source| StartError::Io { path, source }
     };
+    config.log.check(&config.dir)?;
     let name = config.dir.join("member");
     match std::fs::read_to_string(&name) {
-        Ok(found) if found.trim() == config.member.to_string() => {}
-        Ok(found) => {
-            let (path, found) = (config.dir.clone(), found.trim().to_owned());
-            return Err(StartError::OtherMember { path, found, wanted: config.member });
-        }
+        Ok(found) => own(&found, config)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            nova_journal::write_file(&name, format!("{}\n", config.member).as_bytes()).map_err(failed(&name))?;
+            let text = format!("{}\ncluster {}\n", config.member, hex(config.cluster));
+            nova_journal::write_file(&name, text.as_bytes()).map_err(failed(&name))?;
         }
         Err(error) => return Err(failed(&name)(error)),
     }
-    let log = match config.log {
-        LogKind::File => config.dir.join("log"),
-        LogKind::Sled => config.dir.join("log.sled"),
-    };
-    let log = Log::open(config.log, &log, config.cluster)?;
+    // Before the log: a database is not the same after it was opened, and what is refused must not be touched.
     let dir = config.dir.join("snapshots");
     let snapshots = SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?;
+    let log = Log::open(config.log, &config.log.dir(&config.dir), config.cluster)?;
     // openraft takes it for granted that the log goes on where the snapshot ends.
     let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);
     if next < log.oldest() {
@@ -48,12 +43,33 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
     Ok((lock, log, machine, snapshots))
 }
 
+/// Refuses a directory whose file `member` tells of another one: its number, then a line for its cluster, which files of
+/// older versions lack.
+fn own(found: &str, config: &GroupConfig) -> Result<(), StartError> {
+    let (path, mut lines) = (config.dir.clone(), found.lines());
+    let member = lines.next().unwrap_or_default().trim();
+    if member != config.member.to_string() {
+        return Err(StartError::OtherMember { path, found: member.to_owned(), wanted: config.member });
+    }
+    match lines.next().map(|line| line.strip_prefix("cluster ").unwrap_or(line)) {
+        Some(found) if found != hex(config.cluster) => {
+            Err(StartError::ForeignCluster { path, found: found.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hex(cluster: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(cluster))
+}
+
 #[cfg(test)]
 mod tests {
     use openraft::storage::{IOFlushed, RaftLogStorage};
     use openraft::type_config::TypeConfigExt;
 
     use super::*;
+    use crate::log::LogKind;
     use crate::snapshot::Header;
     use crate::suite::{Concatenation, entry};
     use crate::types::{SnapshotMeta, Types, log_id};

@@ -22,6 +22,9 @@ const MAGIC: [u8; 8] = *b"NOVASNP1";
 const VERSION: u32 = 1;
 const FIXED: usize = 32;
 const TRAILER: u64 = 12;
+/// What to do about a snapshot that cannot be used; that of another member, or an older one, does not fit the log.
+const LOST: &str = "without this snapshot the member cannot go on: if it cannot be put right, take the member out and let it \
+                    in again, empty, under a new number (a cluster of one: restore its whole data directory from a backup)";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
@@ -112,7 +115,10 @@ impl SnapshotDir {
         }
         let own = Self { dir, cluster, shared: Arc::default() };
         if let Some(path) = own.all()?.pop() {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let named = |error: io::Error| {
+                let why = format!("{}: {error}; {LOST}", path.display());
+                io::Error::new(error.kind(), why)
+            };
             *own.shared.current.lock() = Some(own.check(&path).map_err(named)?);
         }
         Ok(own)
@@ -195,7 +201,10 @@ impl SnapshotDir {
             return Err(invalid("it is no snapshot"));
         }
         if word(8) > VERSION {
-            return Err(invalid(&format!("snapshot format {} is newer than {VERSION}", word(8))));
+            return Err(invalid(&format!(
+                "the snapshot has format {}, newer than {VERSION}: start the version that wrote it",
+                word(8)
+            )));
         }
         if fixed[12..28] != self.cluster {
             return Err(invalid("the snapshot belongs to another cluster"));

@@ -1,6 +1,7 @@
 //! Putting it together.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,8 +53,14 @@ pub enum RunError {
     #[error(transparent)]
     History(#[from] HistoryError),
     /// Its data directory cannot be made.
-    #[error("cannot use the data directory")]
-    Data(#[source] io::Error),
+    #[error("cannot make the data directory {path}")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Its server failed.
     #[error("the HTTP server failed")]
     Serve(#[source] io::Error),
@@ -88,12 +95,14 @@ impl Api {
             .await
             .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
         if let Some(folder) = config.history.parent() {
-            std::fs::create_dir_all(folder).map_err(RunError::Data)?;
+            let failed = |source| RunError::Data { path: folder.to_owned(), source };
+            std::fs::create_dir_all(folder).map_err(failed)?;
         }
         let cluster = ClusterId::of_name(&config.cluster);
+        // Before anybody else is asked: a file that is not ours is refused also where the bus cannot be reached.
+        let history = History::open(&config.history, cluster).await?;
         let missing = || BusError::NoSuchPartition { topic: Topic::Commands, partition: 0 };
         let shards = bus.partitions(&Topic::Commands).await?.ok_or_else(missing)?;
-        let history = History::open(&config.history, cluster).await?;
         let coordinators = Coordinators::new(config.coordinators.clone());
         let marks = Marks {
             open_executions: config.max_open_per_shard,

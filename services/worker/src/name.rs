@@ -26,7 +26,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    pub(crate) fn new(memory: Memory) -> Self {
+    pub(crate) fn new(memory: &Memory) -> Self {
         Self { last: memory.last_session, own: memory.last_session > 0, told: false }
     }
 
@@ -54,7 +54,7 @@ impl Name {
         });
         let refusal = match asking.await {
             Ok(v1::RegisterResponse { result: Some(Answer::Registered(done)), ttl_ms }) => {
-                memory::save(&config.data, Memory { last_session: done.session })?;
+                memory::save(&config.data, worker.cluster, done.session)?;
                 *self = Self { last: done.session, own: true, told: false };
                 let ttl = Duration::from_millis(ttl_ms);
                 return Ok(Some(Session { worker: done.worker, session: done.session, inbox: done.inbox, ttl }));

@@ -1,6 +1,7 @@
 //! One session after the other, until the worker is told to stop.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::ledger::Ledger;
 use crate::live::Live;
-use crate::memory;
+use crate::memory::{self, Memory};
 use crate::metrics::{self as names, Attempts};
 use crate::name::Name;
 use crate::renewal::Renewal;
@@ -38,8 +39,22 @@ pub enum RunError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// Its directory or ledger cannot be read or written.
-    #[error("cannot use the data directory")]
-    Data(#[from] std::io::Error),
+    #[error("cannot use {path}")]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its directory was used in another cluster.
+    #[error("{path} belongs to another cluster, {found}: give the worker a directory of its own")]
+    ForeignCluster {
+        /// The file that says so.
+        path: PathBuf,
+        /// That cluster.
+        found: String,
+    },
     /// Its HTTP client cannot be built.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -61,7 +76,8 @@ pub struct Worker {
     pub(crate) coordinators: Coordinators,
     pub(crate) registry: Registry,
     pub(crate) attempts: BTreeMap<&'static str, Attempts>,
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
+    memory: Memory,
     pub(crate) ledger: Ledger,
     pub(crate) boot: u64,
     _lock: DirLock,
@@ -93,12 +109,17 @@ impl Worker {
     /// See [`RunError`].
     pub fn with(config: Config, bus: SharedBus, registry: Registry) -> Result<Self, RunError> {
         let lock = DirLock::take(&config.data)?;
+        let cluster = ClusterId::of_name(&config.cluster);
+        let memory = memory::load(&config.data, cluster)?;
+        let ledger = Ledger::open(config.ledger.as_deref())
+            .map_err(|source| RunError::Data { path: config.ledger.clone().unwrap_or_default(), source })?;
         Ok(Self {
             coordinators: Coordinators::new(config.coordinators.clone()),
             attempts: Attempts::of(registry.kinds()),
             registry,
-            cluster: ClusterId::of_name(&config.cluster),
-            ledger: Ledger::open(config.ledger.as_deref())?,
+            cluster,
+            ledger,
+            memory,
             boot: rand::random(),
             config,
             bus,
@@ -111,7 +132,7 @@ impl Worker {
     /// # Errors
     /// See [`RunError`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let mut name = Name::new(memory::load(&self.config.data)?);
+        let mut name = Name::new(&self.memory);
         while !stop.is_cancelled() {
             match self.session(&mut name, &stop).await? {
                 Next::Again => {}

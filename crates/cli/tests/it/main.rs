@@ -3,8 +3,10 @@
 
 mod bad_input;
 mod cli;
+mod directories;
 mod docs;
 mod end_to_end;
+mod full_disk;
 mod metrics;
 mod restart;
 mod rig;

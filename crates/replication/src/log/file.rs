@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nova_journal::{Journal, Options, Position};
+use nova_journal::{Journal, Options, Position, WriteError};
 use nova_wire::raft_v1 as v1;
 use parking_lot::Mutex;
 use prost::Message;
@@ -77,7 +77,7 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
         }
     })?;
     if let Some(what) = broken {
-        return Err(OpenLogError::Damaged(what));
+        return Err(OpenLogError::Damaged { path: dir.to_owned(), why: what });
     }
     found.last = index.places.back().map(|place| {
         let last = index.first + index.places.len() as u64 - 1;
@@ -127,10 +127,15 @@ pub(super) fn frame(changes: &[Change]) -> io::Result<v1::LogFrame> {
     Ok(v1::LogFrame { operations: changes.iter().map(operation).collect::<io::Result<_>>()? })
 }
 
+fn failed(error: WriteError) -> io::Error {
+    let full = matches!(error, WriteError::Full { .. });
+    io::Error::new(if full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other }, error)
+}
+
 impl LogStore for FileLog {
     fn commit(&mut self, changes: &[Change]) -> io::Result<()> {
         let number = self.journal.next_number();
-        let at = self.journal.commit(&[frame(changes)?.encode_to_vec().into()]).map_err(io::Error::other)?;
+        let at = self.journal.commit(&[frame(changes)?.encode_to_vec().into()]).map_err(failed)?;
         let mut index = self.index.lock();
         let mut purged = false;
         for change in changes {
@@ -161,7 +166,7 @@ impl FileLog {
             return Ok(());
         }
         let marks: Vec<_> = self.vote.map(Change::Vote).into_iter().chain(self.purged.map(Change::PurgeTo)).collect();
-        self.journal.commit(&[frame(&marks)?.encode_to_vec().into()]).map_err(io::Error::other)?;
+        self.journal.commit(&[frame(&marks)?.encode_to_vec().into()]).map_err(failed)?;
         self.journal.drop_below(oldest).map(drop)
     }
 }

@@ -12,10 +12,10 @@ mod memory;
 mod sled;
 mod writer;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -36,21 +36,88 @@ pub enum LogKind {
     Sled,
 }
 
+impl LogKind {
+    /// Its directory in that of the member.
+    pub(crate) fn dir(self, member: &Path) -> PathBuf {
+        member.join(match self {
+            Self::File => "log",
+            Self::Sled => "log.sled",
+        })
+    }
+
+    /// Refuses the directory of a member whose log is of another kind. Changes nothing.
+    pub(crate) fn check(self, member: &Path) -> Result<(), OpenLogError> {
+        for found in [Self::File, Self::Sled].into_iter().filter(|kind| *kind != self) {
+            let path = found.dir(member);
+            match std::fs::read_dir(&path).map(|mut entries| entries.next().is_some()) {
+                Ok(true) => return Err(OpenLogError::OtherKind { path, found, wanted: self }),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(nova_journal::OpenError::Io { path, source }.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for LogKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::File => "file",
+            Self::Sled => "sled",
+        })
+    }
+}
+
 /// Why the log of a member cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenLogError {
-    /// The files are damaged, foreign, newer or not readable.
+    /// The files are foreign, newer or not readable.
     #[error(transparent)]
-    Journal(#[from] nova_journal::OpenError),
+    Journal(nova_journal::OpenError),
     /// The database cannot be opened or read.
-    #[error("cannot open the log: {0}")]
-    Database(String),
-    /// What is written makes no log.
-    #[error("the log is damaged: {0}")]
-    Damaged(String),
+    #[error("cannot open the log {path}: {why}")]
+    Database {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// What is written makes no log. An older copy is no way out: it has forgotten what the member promised since.
+    #[error(
+        "the log {path} is damaged: {why}; take the member out and let it in again, empty, under a new number (a cluster \
+         of one: restore its whole data directory from a backup)"
+    )]
+    Damaged {
+        /// Its directory or file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The member's log is of another kind. With an empty one beside it the member would forget its votes.
+    #[error("{path} holds the member's log, which is of kind {found}, and {wanted} is wanted: set log = \"{found}\"")]
+    OtherKind {
+        /// Directory of that log.
+        path: PathBuf,
+        /// What it was made with.
+        found: LogKind,
+        /// What the member was to start with.
+        wanted: LogKind,
+    },
     /// Its thread could not start.
     #[error("cannot start the log's thread")]
     Thread(#[source] io::Error),
+}
+
+impl From<nova_journal::OpenError> for OpenLogError {
+    fn from(error: nova_journal::OpenError) -> Self {
+        match error {
+            nova_journal::OpenError::Damaged { path, offset } => {
+                Self::Damaged { path, why: format!("byte {offset} is not what was written") }
+            }
+            other => Self::Journal(other),
+        }
+    }
 }
 
 /// Facts about writing, since the start.

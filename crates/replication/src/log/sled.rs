@@ -34,8 +34,8 @@ fn failed(error: sled::Error) -> io::Error {
 }
 
 pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError> {
-    let database = |error: sled::Error| OpenLogError::Database(error.to_string());
-    let damaged = |error: io::Error| OpenLogError::Damaged(error.to_string());
+    let database = |error: sled::Error| OpenLogError::Database { path: dir.to_owned(), why: error.to_string() };
+    let damaged = |error: io::Error| OpenLogError::Damaged { path: dir.to_owned(), why: error.to_string() };
     let db = sled::Config::new().path(dir).flush_every_ms(None).open().map_err(database)?;
     let meta = db.open_tree("meta").map_err(database)?;
     let log = db.open_tree("log").map_err(database)?;
@@ -67,7 +67,7 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
         for entry in entries(&value).map_err(damaged)? {
             let index = entry.log_id.index;
             if next.is_some_and(|next| next != index) {
-                return Err(OpenLogError::Damaged(format!("entry {index} does not follow in value {key:?}")));
+                return Err(damaged(invalid(&format!("entry {index} does not follow in value {key:?}"))));
             }
             next = Some(index + 1);
             recovered.first.get_or_insert(index);
@@ -75,7 +75,7 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
         }
     }
     // Whoever was killed between a write and its sync left values that only the kernel has, and they were just read.
-    let unsynced = |error: io::Error| OpenLogError::Database(error.to_string());
+    let unsynced = |error: io::Error| OpenLogError::Database { path: dir.to_owned(), why: error.to_string() };
     db.flush().map_err(database)?;
     let file = File::open(dir.join("db")).map_err(unsynced)?;
     file.sync_data().and_then(|()| nova_journal::sync_dir(dir)).map_err(unsynced)?;
@@ -182,5 +182,25 @@ impl OldEntries for SledReader {
             found.extend(entries(&value)?.into_iter().filter(|entry| (from..to).contains(&entry.log_id.index)));
         }
         if found.len() as u64 == to - from { Ok(found) } else { Err(invalid("entries are missing in the log")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let newer = [9_u32.to_le_bytes().as_slice(), &[1; 16]].concat();
+        let db = sled::open(folder.path()).expect("it opens");
+        db.open_tree("meta").and_then(|meta| meta.insert("cluster", newer)).expect("it is written");
+        drop(db);
+        match open(folder.path(), [1; 16]).map(drop) {
+            Err(OpenLogError::Journal(nova_journal::OpenError::NewerFormat { path, found: 9, known: FORMAT })) => {
+                assert_eq!(path, folder.path());
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -8,7 +8,7 @@ use nova_wire::{ClusterId, v1};
 use prost::Message;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, SqlitePool};
+use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
 use crate::rows::{Positions, Rows};
 
@@ -279,24 +279,8 @@ impl History {
     /// # Errors
     /// When the database fails.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<ExecutionRow>, HistoryError> {
-        let mut query = QueryBuilder::new("SELECT * FROM executions WHERE namespace = ");
-        query.push_bind(&filter.namespace);
-        if let Some(state) = &filter.state {
-            query.push(" AND state = ").push_bind(state);
-        }
-        if let Some(workflow) = &filter.workflow {
-            query.push(" AND workflow = ").push_bind(workflow);
-        }
-        if let Some((at, id)) = &filter.after {
-            query.push(" AND (started_at < ").push_bind(*at as i64);
-            query
-                .push(" OR (started_at = ")
-                .push_bind(*at as i64)
-                .push(" AND id > ")
-                .push_bind(id.as_slice())
-                .push("))");
-        }
-        query.push(" ORDER BY started_at DESC, id LIMIT ").push_bind(i64::from(filter.limit));
+        let mut query = QueryBuilder::new("");
+        select(&mut query, filter);
         let rows = query.build().fetch_all(&self.pool).await?;
         rows.iter().map(execution).collect()
     }
@@ -322,6 +306,23 @@ impl History {
         };
         rows.iter().map(event).collect()
     }
+}
+
+/// Each page is found by an index, however far behind the first one it is.
+fn select(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
+    query.push("SELECT * FROM executions WHERE namespace = ").push_bind(&filter.namespace);
+    if let Some(state) = &filter.state {
+        query.push(" AND state = ").push_bind(state);
+    }
+    if let Some(workflow) = &filter.workflow {
+        query.push(" AND workflow = ").push_bind(workflow);
+    }
+    if let Some((at, id)) = &filter.after {
+        // The first condition says the same of the time as the second: it is what the index is entered by.
+        query.push(" AND started_at <= ").push_bind(*at as i64);
+        query.push(" AND (started_at < ").push_bind(*at as i64).push(" OR id > ").push_bind(id.as_slice()).push(")");
+    }
+    query.push(" ORDER BY started_at DESC, id LIMIT ").push_bind(i64::from(filter.limit));
 }
 
 fn whole(row: &SqliteRow, column: usize) -> Result<u64, sqlx::Error> {
@@ -353,4 +354,29 @@ fn execution(row: &SqliteRow) -> Result<ExecutionRow, HistoryError> {
         events: row.try_get::<i64, _>("events")? as u64,
         state,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_page_of_a_list_is_found_by_an_index() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let history = History::open(&folder.path().join("history.db"), ClusterId([1; 16])).await.expect("it opens");
+        let after = Some((1, vec![1; 16]));
+        let all = Filter { namespace: "default".into(), after, limit: 10, ..Filter::default() };
+        let by_state = Filter { state: Some("FAILED".into()), ..all.clone() };
+        let by_workflow = Filter { workflow: Some("order".into()), ..all.clone() };
+        for (filter, index) in [(all, "by_time"), (by_state, "by_state"), (by_workflow, "by_workflow")] {
+            let mut query = QueryBuilder::new("EXPLAIN QUERY PLAN ");
+            select(&mut query, &filter);
+            let plan = query.build().fetch_all(&history.pool).await.expect("it is explained");
+            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(
+                matches!(&plan[..], [only] if only.contains(index) && only.contains("started_at<?")),
+                "{filter:?}: {plan:?}"
+            );
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
+use nova_testkit::until;
 use serde_json::json;
 
 use crate::rig::{Dev, NOOP, SOON, nova, text};
@@ -34,36 +34,12 @@ fn changed(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8
     before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).cloned().collect()
 }
 
-pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(begun.elapsed() < SOON, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Runs it to its end, which comes by itself, and gives its exit code and what it said.
-pub fn refused(mut command: Command) -> (Option<i32>, String) {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut running = Running(Some(child));
-    wait_for(&format!("the end of {command:?}"), || running.0.as_mut().unwrap().try_wait().unwrap());
-    let output = running.0.take().unwrap().wait_with_output().unwrap();
+pub async fn refused(command: Command) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::from(command);
+    let ended = command.kill_on_drop(true).stdin(Stdio::null()).output();
+    let output = tokio::time::timeout(SOON, ended).await.expect("it ends").unwrap();
     (output.status.code(), text(&output.stderr))
-}
-
-/// A process that ends with the test.
-struct Running(Option<Child>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// How a file is changed.
@@ -80,7 +56,7 @@ struct Case<'a> {
 }
 
 /// Harms the directory, sees that it is refused and left alone, and heals it.
-fn check(dir: &Path, case: Case<'_>) {
+async fn check(dir: &Path, case: Case<'_>) {
     let Case { what, command, harm, says } = case;
     let healthy = harm.map(|(path, harm)| {
         let healthy = fs::read(&path).unwrap();
@@ -91,7 +67,7 @@ fn check(dir: &Path, case: Case<'_>) {
         (path, healthy)
     });
     let before = files(dir);
-    let (code, error) = refused(command);
+    let (code, error) = refused(command).await;
     assert_eq!(code, Some(4), "{what}: {error}");
     for part in says {
         assert!(error.contains(&part), "{what}: '{part}' is missing in: {error}");
@@ -158,23 +134,25 @@ fn snapshots(data: &Path) -> Vec<PathBuf> {
 }
 
 /// Runs the only member of a cluster until it has written a snapshot that was not there, and stops it.
-fn lead(data: &Path, settings: &[&str]) {
+async fn lead(data: &Path, settings: &[&str]) {
     let before = snapshots(data);
-    let child = coordinator(data, settings).spawn().unwrap();
-    let mut running = Running(Some(child));
-    wait_for("a new snapshot", || (snapshots(data).last() > before.last()).then_some(()));
-    let child = running.0.as_mut().unwrap();
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    assert!(wait_for("its end", || child.try_wait().unwrap()).success());
+    let mut child = tokio::process::Command::from(coordinator(data, settings)).kill_on_drop(true).spawn().unwrap();
+    let written = || {
+        let newer = snapshots(data).last() > before.last();
+        std::future::ready(newer.then_some(()).ok_or_else(|| "there is none".to_owned()))
+    };
+    until("a new snapshot", SOON, written).await.unwrap();
+    assert!(Command::new("kill").arg(child.id().unwrap().to_string()).status().unwrap().success());
+    assert!(tokio::time::timeout(SOON, child.wait()).await.expect("it ends").unwrap().success());
 }
 
-#[test]
-fn a_coordinator_refuses_what_is_not_its_own_directory_and_changes_nothing() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_refuses_what_is_not_its_own_directory_and_changes_nothing() {
     for (kind, other, log) in [("file", "sled", "log"), ("sled", "file", "log.sled")] {
         let temporary = tempfile::tempdir().unwrap();
         let data = temporary.path().join("data");
         let own = format!("log={kind}");
-        lead(&data, &[&own]);
+        lead(&data, &[&own]).await;
         let snapshot = snapshots(&data).pop().unwrap();
         let segment = data.join(log).join("0000000000000001.log");
         let started = |settings: &[&str]| coordinator(&data, &[&[own.as_str()], settings].concat());
@@ -227,9 +205,9 @@ fn a_coordinator_refuses_what_is_not_its_own_directory_and_changes_nothing() {
             ]);
         }
         for case in cases {
-            check(&data, case);
+            check(&data, case).await;
         }
-        lead(&data, &[&own]);
+        lead(&data, &[&own]).await;
     }
 }
 
@@ -245,7 +223,7 @@ async fn a_cluster_in_one_process_refuses_foreign_newer_and_damaged_parts_and_ch
         command
     };
     let before = files(&data);
-    let (code, error) = refused(started());
+    let (code, error) = refused(started()).await;
     assert_eq!(code, Some(4), "{error}");
     assert!(error.contains(&format!("{} is in use by another process", data.display())), "{error}");
     dev.run("noop", json!({})).await;
@@ -305,7 +283,7 @@ async fn a_cluster_in_one_process_refuses_foreign_newer_and_damaged_parts_and_ch
         }
     }
     for case in cases {
-        check(&data, case);
+        check(&data, case).await;
     }
     let empty = tempfile::tempdir().unwrap();
     let dev = Dev::start_in(std::mem::replace(&mut dev.dir, empty), &[]);

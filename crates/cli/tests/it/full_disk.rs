@@ -5,14 +5,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nova_testkit::ledger::{self, Ledger};
+use nova_testkit::until;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::directories::{refused, shown, wait_for};
+use crate::directories::{refused, shown};
 use crate::rig::{SOON, answer, nova};
 
 const MIB: usize = 1 << 20;
@@ -167,21 +168,19 @@ impl Dev {
 
     /// Submits until one is accepted, and waits for its end.
     async fn takes_new_work(&self) -> String {
-        let begun = Instant::now();
-        loop {
+        let taken = until("new work to be taken", SOON, || async {
             let (ids, problems) = self.submit(1).await;
-            if let Some(id) = ids.into_iter().next() {
-                self.completed(&id).await;
-                return id;
-            }
-            assert!(begun.elapsed() < SOON, "{problems:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            ids.into_iter().next().ok_or_else(|| format!("{problems:?}"))
+        });
+        let id = taken.await.unwrap();
+        self.completed(&id).await;
+        id
     }
 
     /// Waits until it has ended by itself, and gives its exit code and all that it said.
-    fn ended(mut self) -> (Option<i32>, String) {
-        let status = wait_for("its end", || self.child.try_wait().unwrap());
+    async fn ended(mut self) -> (Option<i32>, String) {
+        let ended = || std::future::ready(self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned()));
+        let status = until("its end", SOON, ended).await.unwrap();
         (status.code(), fs::read_to_string(&self.errors).unwrap())
     }
 }
@@ -322,7 +321,7 @@ async fn a_log_that_finds_no_room_ends_the_process_and_nothing_that_was_stored_i
         };
         assert!(begun.elapsed() < SOON, "the disk is never full");
     }
-    let (code, said) = dev.ended();
+    let (code, said) = dev.ended().await;
     assert_eq!(code, Some(4), "{said}");
     let last = said.lines().last().unwrap();
     let log = shown(&disk.inside("data/coordinator/log"));
@@ -337,15 +336,15 @@ async fn a_log_that_finds_no_room_ends_the_process_and_nothing_that_was_stored_i
     dev.takes_new_work().await;
 }
 
-#[test]
-fn a_disk_without_room_for_a_log_is_named() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_room_for_a_log_is_named() {
     let disk = SmallDisk::new(24);
     let data = disk.inside("data");
     let mut coordinator = disk.nova();
     coordinator.args(["serve", "coordinator", "--set", "listen=127.0.0.1:0", "--set", "observe=127.0.0.1:0"]);
     coordinator.args(["--set", "members=[\"1@http://127.0.0.1:9\"]", "--set", &format!("data={}", data.display())]);
     for command in [coordinator, disk.dev()] {
-        let (code, error) = refused(command);
+        let (code, error) = refused(command).await;
         assert_eq!(code, Some(4), "{error}");
         let last = error.lines().last().unwrap();
         assert!(last.contains("the disk is full") && last.contains(&shown(&data)), "{error}");

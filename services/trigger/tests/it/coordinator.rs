@@ -36,7 +36,6 @@ pub struct State {
     pub marks: Vec<(String, u64)>,
     pub repeats: usize,
     pub busy: BTreeSet<u32>,
-    pub paused: bool,
     pub down: bool,
     /// Commands that were applied.
     pub commands: usize,

@@ -11,6 +11,7 @@ use nova_engine::output::Verdict;
 use nova_wire::{ClusterId, v1};
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::sync::watch;
 
 use crate::coordinator::{Started, State};
 use crate::rig::{CLUSTER, SHARDS, START_MS};
@@ -75,18 +76,18 @@ impl Engine {
 }
 
 /// Gives the engine what is in the log, and notes what became of it. Executions stay open: nobody does their work.
-pub async fn apply(bus: MemoryBus, state: Arc<Mutex<State>>) {
+pub async fn apply(bus: MemoryBus, state: Arc<Mutex<State>>, mut runs: watch::Receiver<bool>) {
     let mut engine = Engine::new();
     let mut reader = bus.reader().unwrap();
     for shard in 0..SHARDS {
         reader.assign(&Topic::Commands, shard, 0).unwrap();
     }
     loop {
-        if state.lock().paused {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
+        let Some(batch) = reader.next(Duration::from_secs(1)).await.unwrap() else { continue };
+        // After the read: what was written once it stands still is not applied.
+        if runs.wait_for(|runs| *runs).await.is_err() {
+            return;
         }
-        let Some(batch) = reader.next(Duration::from_millis(20)).await.unwrap() else { continue };
         let mut state = state.lock();
         for install in std::mem::take(&mut state.installs) {
             engine.entry(EntryBody::PutWorkflow(install));

@@ -36,6 +36,7 @@ pub struct World {
     pub clock: TestClock,
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
+    engine_runs: watch::Sender<bool>,
     address: String,
     _stop: Arc<tokio_util::sync::DropGuard>,
 }
@@ -94,6 +95,7 @@ impl World {
             clock: TestClock(watch::Sender::new(START_MS)),
             state: Arc::default(),
             changed: watch::Sender::new(0),
+            engine_runs: watch::Sender::new(true),
             address,
             _stop: Arc::new(stop.clone().drop_guard()),
         };
@@ -103,10 +105,10 @@ impl World {
             let server = tonic::transport::Server::builder().add_service(CoordinatorServer::new(fake));
             server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended).await.unwrap();
         });
-        let (bus, state) = (world.bus.clone(), Arc::clone(&world.state));
+        let (bus, state, runs) = (world.bus.clone(), Arc::clone(&world.state), world.engine_runs.subscribe());
         tokio::spawn(async move {
             tokio::select! {
-                () = apply(bus, state) => {}
+                () = apply(bus, state, runs) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -196,7 +198,7 @@ impl World {
 
     /// Whether the engine applies what is in the log.
     pub fn pause_engine(&self, paused: bool) {
-        self.state.lock().paused = paused;
+        self.engine_runs.send_replace(!paused);
     }
 
     pub fn coordinator_down(&self, down: bool) {

@@ -7,6 +7,10 @@
 //! touches. A thread of its own takes what is waiting, writes it as one frame, syncs, and only then answers and shows it
 //! to readers. While it syncs, the next frame gathers: there is no timer.
 //!
+//! Where commands are *early*, their readers see them before they are on the disk: whoever applies them makes them durable
+//! itself, and one sync on their way is enough. After a crash the coordinator may then know of commands that the bus has
+//! lost, so it is asked before new ones are taken ([`EmbeddedBus::resume`]).
+//!
 //! Momentary topics are in memory alone: whoever reads them begins at their end, and lives in this process.
 
 mod format;
@@ -19,17 +23,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nova_bus::table::{Source, Table, TableReader};
+use nova_bus::table::{Kept, Source, Table, TableReader};
 use nova_bus::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
 use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use crate::retention::Retention;
-use crate::writer::{Queue, QueueState, Waiting, Writer, now_ms, stamp};
+use crate::writer::{Commands, Queue, QueueState, UNKNOWN, Writer, now_ms, stamp};
 
 /// Bytes of young records kept in memory; a reader of a momentary topic that is further behind has lost its place.
 const YOUNG_BYTES: usize = 64 << 20;
+/// Appends of commands to one partition that are shown and not on the disk, and so the most that a crash can lose of it.
+const EARLY: usize = 1_024;
 const MAGIC: [u8; 8] = *b"NOVABUS1";
 
 /// Where and how much.
@@ -44,13 +49,15 @@ pub struct Config {
     pub retention_bytes: u64,
     /// Size of a segment file, in bytes: the step in which space is taken and given back.
     pub segment_bytes: u64,
+    /// Whether commands are shown before they are on the disk; then none is taken before [`EmbeddedBus::resume`].
+    pub early_commands: bool,
 }
 
 impl Config {
-    /// Segments of 64 MiB, 4 GiB in all.
+    /// Segments of 64 MiB, 4 GiB in all; commands are on the disk before they are shown.
     #[must_use]
     pub fn new(dir: PathBuf, cluster: [u8; 16]) -> Self {
-        Self { dir, cluster, retention_bytes: 4 << 30, segment_bytes: 64 << 20 }
+        Self { dir, cluster, retention_bytes: 4 << 30, segment_bytes: 64 << 20, early_commands: false }
     }
 }
 
@@ -123,13 +130,38 @@ impl EmbeddedBus {
         }
         let table = Arc::new(Mutex::new(table));
         let limit = config.retention_bytes.max(2 * config.segment_bytes);
-        let state = QueueState { stored: journal.bytes(), limit, ..QueueState::default() };
+        let commands = if config.early_commands { Commands::Unknown } else { Commands::Durable };
+        let state = QueueState { stored: journal.bytes(), limit, commands, ..QueueState::default() };
         let queue = Queue { state: state.into(), retention: retention.into(), ..Queue::default() };
         let queue = Arc::new(queue);
-        let writer = Writer { journal, table: Arc::clone(&table), queue: Arc::clone(&queue), full: false };
+        let writer = Writer { journal, table: Arc::clone(&table), queue: Arc::clone(&queue) };
         let thread = std::thread::Builder::new().name("bus-writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(OpenBusError::Thread)?;
         Ok(Self { table, queue, disk: Arc::new(Disk { dir: config.dir }), writer: Some(writer), _lock: lock })
+    }
+
+    /// Takes early commands from now on. `applied` gives the next offset of each partition, as the coordinator has it: where
+    /// a crash took commands that were applied, the partition goes on behind them. A gap that no crash explains stays, for
+    /// the scheduler to find.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub async fn resume(&self, applied: impl IntoIterator<Item = (u32, u64)>) -> Result<(), AppendError> {
+        let mut marks = Vec::new();
+        for (partition, next) in applied {
+            let end = self.table.lock().offsets(&Topic::Commands, partition).map_or(next, |range| range.end);
+            if end < next && next - end <= EARLY as u64 {
+                tracing::info!(partition, end, next, "commands were applied that the bus had lost");
+                self.table.lock().skip(&Topic::Commands, partition, next);
+                let early = Some((next, now_ms()));
+                marks.push(self.queue.state.lock().push(&self.queue, Topic::Commands, partition, Vec::new(), early));
+            }
+        }
+        for mark in marks {
+            mark.await?;
+        }
+        self.queue.state.lock().commands = Commands::Early;
+        Ok(())
     }
 
     /// Commands of this partition below the offset `next` are applied durably: nobody will ask for them again, and their
@@ -177,13 +209,11 @@ impl Source for Disk {
 impl Bus for EmbeddedBus {
     fn append(&self, topic: &Topic, partition: u32, records: Vec<Outgoing>) -> Ack {
         let refuse = |why: String| Ack::ready(Err(AppendError::NotSent { why }));
-        let mut bytes = 0;
         for record in &records {
             let size = record.size();
             if size > MAX_RECORD_BYTES {
                 return Ack::ready(Err(AppendError::TooLarge { bytes: size }));
             }
-            bytes += size as u64 + 64;
         }
         if records.is_empty() {
             return refuse("no records".into());
@@ -192,25 +222,27 @@ impl Bus for EmbeddedBus {
         if topic.is_momentary() {
             let mut table = self.table.lock();
             let Some(range) = table.offsets(topic, partition) else { return missing() };
-            table.publish(topic, partition, None, stamp(records, range.end, now_ms()));
+            table.publish(topic, partition, Kept::Nowhere, stamp(records, range.end, now_ms()));
             return Ack::ready(Ok(range.end));
         }
-        if self.table.lock().partitions(topic).is_none_or(|count| partition >= count) {
-            return missing();
-        }
+        // Held until the append has its place in the queue: offsets that are given here are those that are written.
         let mut state = self.queue.state.lock();
-        if let Some(why) = state.refuses(topic, bytes) {
+        if let Some(why) = state.refuses(topic, &records) {
             return refuse(why);
         }
-        let (ack, receiver) = oneshot::channel();
-        state.bytes += bytes;
-        state.waiting.push(Waiting { topic: topic.clone(), partition, records, bytes, ack });
-        let first = state.waiting.len() == 1;
-        drop(state);
-        if first {
-            self.queue.wake.notify_one();
+        let mut table = self.table.lock();
+        let Some(range) = table.offsets(topic, partition) else { return missing() };
+        let mut early = None;
+        if *topic == Topic::Commands && state.commands == Commands::Early {
+            if table.not_stored(topic, partition) >= EARLY {
+                return refuse("too many commands wait for the disk".into());
+            }
+            let now_ms = now_ms();
+            table.publish(topic, partition, Kept::Soon, stamp(records.clone(), range.end, now_ms));
+            early = Some((range.end, now_ms));
         }
-        Ack::waiting(receiver)
+        drop(table);
+        state.push(&self.queue, topic.clone(), partition, records, early)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
@@ -218,6 +250,9 @@ impl Bus for EmbeddedBus {
     }
 
     async fn offsets(&self, topic: &Topic, partition: u32) -> Result<Range<u64>, BusError> {
+        if *topic == Topic::Commands && self.queue.state.lock().commands == Commands::Unknown {
+            return Err(BusError::Unavailable { why: UNKNOWN.into() });
+        }
         let range = self.table.lock().offsets(topic, partition);
         range.ok_or_else(|| BusError::NoSuchPartition { topic: topic.clone(), partition })
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use nova_bus::table::Table;
-use nova_bus::{AppendError, MAX_IN_FLIGHT_BYTES, Outgoing, Record, Topic};
+use nova_bus::table::{Kept, Table};
+use nova_bus::{Ack, AppendError, MAX_IN_FLIGHT_BYTES, Outgoing, Record, Topic};
 use nova_journal::{Journal, Position, WriteError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -18,14 +18,32 @@ use crate::retention::Retention;
 const FRAME_BYTES: usize = 4 << 20;
 /// The part of the limit by which all topics but the commands may exceed it: a quarter.
 const RESERVE: u64 = 4;
-/// How often a bus above its limit looks what may go.
+/// How often a bus above its limit looks what may go, and one without room whether there is some.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// What nobody waits for goes with what comes in this time, or alone after it: each sync is one less for others.
+const GATHER: Duration = Duration::from_millis(5);
+/// Why early commands are not taken yet.
+pub(crate) const UNKNOWN: &str = "it is not known yet which commands are applied";
+
+/// When commands are shown to their readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Commands {
+    /// Once they are on the disk.
+    #[default]
+    Durable,
+    /// At once.
+    Early,
+    /// At once, but none is taken before it is known where to go on.
+    Unknown,
+}
 
 pub(crate) struct Waiting {
     pub topic: Topic,
     pub partition: u32,
     pub records: Vec<Outgoing>,
     pub bytes: u64,
+    /// First offset and time of commands that are shown already: they must be written, however long it takes.
+    pub early: Option<(u64, u64)>,
     pub ack: oneshot::Sender<Result<u64, AppendError>>,
 }
 
@@ -40,6 +58,13 @@ pub(crate) struct Queue {
 #[derive(Default)]
 pub(crate) struct QueueState {
     pub waiting: Vec<Waiting>,
+    /// Whether somebody waits for one of them.
+    pub urgent: bool,
+    pub commands: Commands,
+    /// Whether the last write found no space.
+    pub full: bool,
+    /// Why commands that are shown still wait for the disk.
+    pub kept: Option<String>,
     pub bytes: u64,
     /// Bytes in the journal, and how many there should be at most.
     pub stored: u64,
@@ -50,11 +75,16 @@ pub(crate) struct QueueState {
 
 impl QueueState {
     /// Why nothing more of a topic is taken just now, if so.
-    pub(crate) fn refuses(&self, topic: &Topic, bytes: u64) -> Option<String> {
+    pub(crate) fn refuses(&self, topic: &Topic, records: &[Outgoing]) -> Option<String> {
+        let bytes = size(records);
         // What follows from commands that were taken must still find room when no more of them do: until it does, they
         // cannot be applied, and their space is not given back.
         let limit = if *topic == Topic::Commands { self.limit } else { self.limit + self.limit / RESERVE };
         if let Some(why) = &self.failed {
+            Some(why.clone())
+        } else if *topic == Topic::Commands && self.commands == Commands::Unknown {
+            Some(UNKNOWN.into())
+        } else if let (Topic::Commands, Some(why)) = (topic, &self.kept) {
             Some(why.clone())
         } else if self.stored > limit {
             Some("the bus is full of commands that are not applied yet".into())
@@ -64,6 +94,31 @@ impl QueueState {
             None
         }
     }
+
+    /// Puts an append behind the others.
+    pub(crate) fn push(
+        &mut self,
+        queue: &Queue,
+        topic: Topic,
+        partition: u32,
+        records: Vec<Outgoing>,
+        early: Option<(u64, u64)>,
+    ) -> Ack {
+        let (ack, receiver) = oneshot::channel();
+        let (bytes, urgent) = (size(&records), topic.is_urgent());
+        self.bytes += bytes;
+        self.waiting.push(Waiting { topic, partition, records, bytes, early, ack });
+        if self.waiting.len() == 1 || (urgent && !self.urgent) {
+            queue.wake.notify_one();
+        }
+        self.urgent |= urgent;
+        Ack::waiting(receiver)
+    }
+}
+
+/// What records take of the limits, in bytes.
+fn size(records: &[Outgoing]) -> u64 {
+    records.iter().map(|record| record.size() as u64 + 64).sum()
 }
 
 /// Writes what is waiting: one frame, one sync, then the answers.
@@ -71,34 +126,17 @@ pub(crate) struct Writer {
     pub journal: Journal,
     pub table: Arc<Mutex<Table<Position>>>,
     pub queue: Arc<Queue>,
-    /// Whether the last write found no space.
-    pub full: bool,
 }
 
 impl Writer {
     pub(crate) fn run(mut self) {
+        // What found no room and must be written all the same.
         let mut taken = Vec::new();
-        loop {
-            {
-                let mut state = self.queue.state.lock();
-                while state.waiting.is_empty() && !state.closed {
-                    if state.stored > state.limit {
-                        // Time passes and commands are applied, also while nobody can append.
-                        if self.queue.wake.wait_for(&mut state, LOOK_AGAIN).timed_out() {
-                            break;
-                        }
-                    } else {
-                        self.queue.wake.wait(&mut state);
-                    }
-                }
-                if state.waiting.is_empty() && state.closed {
-                    return;
-                }
-                std::mem::swap(&mut taken, &mut state.waiting);
-            }
+        while self.take(&mut taken) {
             if taken.is_empty() {
                 self.retain();
             }
+            let mut kept = Vec::new();
             while !taken.is_empty() {
                 let mut bytes = 0;
                 let fits = taken.iter().position(|it| {
@@ -106,68 +144,116 @@ impl Writer {
                     bytes > FRAME_BYTES
                 });
                 let rest = taken.split_off(fits.unwrap_or(taken.len()).max(1));
-                self.commit(std::mem::replace(&mut taken, rest));
+                kept.extend(self.commit(std::mem::replace(&mut taken, rest)));
+            }
+            taken = kept;
+            if taken.is_empty() {
+                self.queue.state.lock().kept = None;
             }
         }
     }
 
-    fn commit(&mut self, group: Vec<Waiting>) {
-        let timestamp_ms = now_ms();
-        let bytes: u64 = group.iter().map(|waiting| waiting.bytes).sum();
-        let mut frame = BytesMut::with_capacity(bytes as usize + 64 * group.len());
-        let mut next: BTreeMap<(Topic, u32), u64> = BTreeMap::new();
-        let mut written = Vec::with_capacity(group.len());
-        for waiting in group {
-            let Waiting { topic, partition, records, ack, .. } = waiting;
-            let key = (topic, partition);
-            let first = match next.get(&key) {
-                Some(first) => *first,
-                None => self.table.lock().offsets(&key.0, partition).map_or(0, |range| range.end),
-            };
-            format::write(&mut frame, &key.0, partition, first, timestamp_ms, &records);
-            let count = records.len() as u64;
-            written.push((key.0.clone(), partition, first, stamp(records, first, timestamp_ms), ack));
-            next.insert(key, first + count);
+    /// Adds what is waiting to what was kept; false when there will be nothing more. It also comes back after a while with
+    /// nothing new, when there is something else to look after.
+    fn take(&self, taken: &mut Vec<Waiting>) -> bool {
+        let mut state = self.queue.state.lock();
+        while state.waiting.is_empty() && !state.closed {
+            // Time passes, commands are applied, and others give space back, also while nobody can append.
+            if state.stored <= state.limit && taken.is_empty() {
+                self.queue.wake.wait(&mut state);
+            } else if self.queue.wake.wait_for(&mut state, LOOK_AGAIN).timed_out() {
+                break;
+            }
         }
-        let outcome = self.journal.commit(&[frame.freeze()]);
-        self.queue.state.lock().bytes -= bytes;
-        match outcome {
+        if state.waiting.is_empty() && state.closed {
+            return false;
+        }
+        if !state.urgent && !state.closed && !state.waiting.is_empty() {
+            self.queue.wake.wait_for(&mut state, GATHER);
+        }
+        state.urgent = false;
+        taken.append(&mut state.waiting);
+        true
+    }
+
+    /// Writes a frame. What found no room, is shown already and must be written is given back.
+    fn commit(&mut self, group: Vec<Waiting>) -> Vec<Waiting> {
+        let now_ms = now_ms();
+        let mut frame = BytesMut::with_capacity(group.iter().map(|it| it.bytes as usize + 64).sum());
+        let mut next: BTreeMap<(&Topic, u32), u64> = BTreeMap::new();
+        let mut firsts = Vec::with_capacity(group.len());
+        for Waiting { topic, partition, records, early, .. } in &group {
+            let (first, timestamp_ms) = early.unwrap_or_else(|| {
+                let end = || self.table.lock().offsets(topic, *partition).map_or(0, |range| range.end);
+                (next.get(&(topic, *partition)).copied().unwrap_or_else(end), now_ms)
+            });
+            format::write(&mut frame, topic, *partition, first, timestamp_ms, records);
+            next.insert((topic, *partition), first + records.len() as u64);
+            firsts.push(first);
+        }
+        match self.journal.commit(&[frame.freeze()]) {
             Ok(place) => {
-                if std::mem::take(&mut self.full) {
-                    tracing::warn!("the bus has room again");
-                }
-                let mut table = self.table.lock();
-                for (topic, partition, _, records, _) in &mut written {
-                    table.publish(topic, *partition, Some(place), std::mem::take(records));
-                }
-                drop(table);
-                for (_, _, first, _, ack) in written {
-                    let _ = ack.send(Ok(first));
-                }
                 let mut retention = self.queue.retention.lock();
                 for ((topic, partition), end) in next {
-                    retention.note(place.segment, &topic, partition, end, timestamp_ms);
+                    retention.note(place.segment, topic, partition, end, now_ms);
                 }
                 drop(retention);
+                self.written(group, &firsts, place, now_ms);
                 self.retain();
+                Vec::new()
             }
-            Err(full @ WriteError::Full { .. }) => {
-                // Once: those who are refused try again and again.
-                if !std::mem::replace(&mut self.full, true) {
-                    tracing::error!(error = %full, "the bus takes nothing until there is room");
-                }
-                for (.., ack) in written {
-                    let _ = ack.send(Err(AppendError::NotSent { why: full.to_string() }));
-                }
-            }
+            Err(full @ WriteError::Full { .. }) => self.no_room(group, &full),
             Err(error) => {
                 tracing::error!(%error, "the bus takes nothing more: restart the process once the disk is well");
-                self.queue.state.lock().failed = Some(error.to_string());
-                for (.., ack) in written {
-                    let _ = ack.send(Err(AppendError::OutcomeUnknown { why: error.to_string() }));
+                let mut state = self.queue.state.lock();
+                state.failed = Some(error.to_string());
+                state.bytes -= group.iter().map(|it| it.bytes).sum::<u64>();
+                drop(state);
+                for waiting in group {
+                    let _ = waiting.ack.send(Err(AppendError::OutcomeUnknown { why: error.to_string() }));
                 }
+                Vec::new()
             }
         }
+    }
+
+    fn written(&self, group: Vec<Waiting>, firsts: &[u64], place: Position, now_ms: u64) {
+        let mut state = self.queue.state.lock();
+        state.bytes -= group.iter().map(|it| it.bytes).sum::<u64>();
+        if std::mem::take(&mut state.full) {
+            tracing::warn!("the bus has room again");
+        }
+        drop(state);
+        let mut table = self.table.lock();
+        let mut acks = Vec::with_capacity(group.len());
+        for (waiting, first) in group.into_iter().zip(firsts) {
+            let Waiting { topic, partition, records, early, ack, .. } = waiting;
+            match early {
+                Some(_) => table.stored(&topic, partition, *first, place),
+                None => table.publish(&topic, partition, Kept::At(place), stamp(records, *first, now_ms)),
+            }
+            acks.push((ack, *first));
+        }
+        drop(table);
+        for (ack, first) in acks {
+            let _ = ack.send(Ok(first));
+        }
+    }
+
+    fn no_room(&self, group: Vec<Waiting>, full: &WriteError) -> Vec<Waiting> {
+        let (kept, refused): (Vec<_>, Vec<_>) = group.into_iter().partition(|it| it.early.is_some());
+        let mut state = self.queue.state.lock();
+        // Once: those who are refused try again and again.
+        if !std::mem::replace(&mut state.full, true) {
+            tracing::error!(error = %full, "the bus takes nothing until there is room");
+        }
+        state.bytes -= refused.iter().map(|it| it.bytes).sum::<u64>();
+        state.kept = (!kept.is_empty()).then(|| full.to_string()).or(state.kept.take());
+        drop(state);
+        for waiting in refused {
+            let _ = waiting.ack.send(Err(AppendError::NotSent { why: full.to_string() }));
+        }
+        kept
     }
 
     /// Lets the oldest segments go that are too many and that nobody needs.

@@ -31,6 +31,12 @@ impl Topic {
         matches!(self, Self::Tasks | Self::Replies)
     }
 
+    /// Whether somebody waits for what is written. Events are read behind all else.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Events)
+    }
+
     /// Its name, without prefix.
     #[must_use]
     pub fn name(&self) -> &str {

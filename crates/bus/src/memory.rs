@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::table::{Source, Table, TableReader};
+use crate::table::{Kept, Source, Table, TableReader};
 use crate::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
 
 /// A bus in memory. Time stands at what [`MemoryBus::set_time`] said.
@@ -81,7 +81,7 @@ impl Bus for MemoryBus {
             let Outgoing { key, headers, value } = record;
             Record { offset, timestamp_ms, key, headers, value }
         });
-        table.publish(topic, partition, None, stamped.collect());
+        table.publish(topic, partition, Kept::Nowhere, stamped.collect());
         Ack::ready(refusal.map_or(Ok(range.end), Err))
     }
 

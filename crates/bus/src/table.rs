@@ -33,12 +33,31 @@ pub trait Source: Send + Sync + 'static {
     ) -> Result<Vec<Record>, BusError>;
 }
 
+/// Where the records of an append are, besides in memory as long as they are young.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept<P> {
+    /// Nowhere: they go when they are no longer young.
+    Nowhere,
+    /// Nowhere yet: they stay young until they have a place.
+    Soon,
+    /// There.
+    At(P),
+}
+
+impl<P> Kept<P> {
+    fn place(&self) -> Option<&P> {
+        match self {
+            Self::At(place) => Some(place),
+            Self::Nowhere | Self::Soon => None,
+        }
+    }
+}
+
 /// What one append wrote to one partition.
 struct Chunk<P> {
     first: u64,
     count: u32,
-    /// None: nowhere but in memory.
-    place: Option<P>,
+    kept: Kept<P>,
     young: Option<Arc<[Record]>>,
 }
 
@@ -103,14 +122,13 @@ impl<P: Clone> Table<P> {
         self.partitions.get_mut(topic)?.get_mut(partition as usize)
     }
 
-    /// Adds what an append wrote and wakes who waits for it. The records are already where they belong; those without a
-    /// place are gone when they are no longer young.
-    pub fn publish(&mut self, topic: &Topic, partition: u32, place: Option<P>, records: Vec<Record>) {
+    /// Adds what an append wrote and wakes who waits for it.
+    pub fn publish(&mut self, topic: &Topic, partition: u32, kept: Kept<P>, records: Vec<Record>) {
         let Some(first) = records.first().map(|record| record.offset) else { return };
         let bytes = records.iter().map(|record| record.value.len() + 64).sum();
         let count = records.len() as u32;
         let Some(target) = self.partition_mut(topic, partition) else { return };
-        target.chunks.push_back(Chunk { first, count, place, young: Some(records.into()) });
+        target.chunks.push_back(Chunk { first, count, kept, young: Some(records.into()) });
         target.next = first + u64::from(count);
         target.readers.retain(|reader| reader.upgrade().is_some_and(|reader| reader.wake(topic, partition)));
         self.young.push_back((topic.clone(), partition, first, bytes));
@@ -118,11 +136,33 @@ impl<P: Clone> Table<P> {
         self.age();
     }
 
+    /// The append to a partition that begins with the offset `first` is there now.
+    pub fn stored(&mut self, topic: &Topic, partition: u32, first: u64, place: P) {
+        let Some(target) = self.partition_mut(topic, partition) else { return };
+        if let Ok(at) = target.chunks.binary_search_by_key(&first, |chunk| chunk.first) {
+            target.chunks[at].kept = Kept::At(place);
+        }
+    }
+
+    /// Appends to a partition that have no place yet.
+    #[must_use]
+    pub fn not_stored(&self, topic: &Topic, partition: u32) -> usize {
+        let chunks = self.partition(topic, partition).map(|it| it.chunks.iter().rev());
+        chunks.map_or(0, |newest| newest.take_while(|chunk| matches!(chunk.kept, Kept::Soon)).count())
+    }
+
+    /// A partition goes on at `next`, above its end, and what it has is forgotten.
+    pub fn skip(&mut self, topic: &Topic, partition: u32, next: u64) {
+        let Some(target) = self.partition_mut(topic, partition).filter(|it| it.next < next) else { return };
+        target.chunks.clear();
+        (target.start, target.next) = (next, next);
+    }
+
     /// Partitions that would lose all their records, and their next offsets.
     pub fn left_empty(&self, gone: impl Fn(&P) -> bool) -> Vec<(Topic, u32, u64)> {
         let all =
             self.partitions.iter().flat_map(|(topic, all)| all.iter().zip(0..).map(move |(it, n)| (topic, n, it)));
-        all.filter(|(.., it)| it.next > 0 && it.chunks.back().is_none_or(|last| last.place.as_ref().is_some_and(&gone)))
+        all.filter(|(.., it)| it.next > 0 && it.chunks.back().is_none_or(|last| last.kept.place().is_some_and(&gone)))
             .map(|(topic, number, it)| (topic.clone(), number, it.next))
             .collect()
     }
@@ -130,37 +170,45 @@ impl<P: Clone> Table<P> {
     /// Notes an append that is only on disk (found when the store was opened); one without records says where the
     /// partition goes on.
     pub fn restore(&mut self, topic: &Topic, partition: u32, place: P, first: u64, count: u32) {
+        self.skip(topic, partition, first);
         let Some(target) = self.partition_mut(topic, partition) else { return };
-        if target.chunks.is_empty() {
-            target.start = first;
-        }
         if count > 0 {
-            target.chunks.push_back(Chunk { first, count, place: Some(place), young: None });
+            target.chunks.push_back(Chunk { first, count, kept: Kept::At(place), young: None });
         }
         target.next = first + u64::from(count);
     }
 
     fn age(&mut self) {
-        while self.young_bytes > self.young_limit {
+        // Each is looked at once: those that must stay go to the back.
+        for _ in 0..self.young.len() {
+            if self.young_bytes <= self.young_limit {
+                break;
+            }
             let Some((topic, partition, first, bytes)) = self.young.pop_front() else { break };
-            self.young_bytes -= bytes;
             if let Some(target) = self.partition_mut(&topic, partition)
                 && let Ok(at) = target.chunks.binary_search_by_key(&first, |chunk| chunk.first)
             {
-                target.chunks[at].young = None;
-                if target.chunks[at].place.is_none() {
-                    // The first one: whatever has no place ages in order.
-                    target.chunks.drain(..=at);
-                    target.start = target.chunks.front().map_or(target.next, |chunk| chunk.first);
+                match target.chunks[at].kept {
+                    Kept::At(_) => target.chunks[at].young = None,
+                    Kept::Soon => {
+                        self.young.push_back((topic, partition, first, bytes));
+                        continue;
+                    }
+                    Kept::Nowhere => {
+                        // The first one: whatever has no place ages in order.
+                        target.chunks.drain(..=at);
+                        target.start = target.chunks.front().map_or(target.next, |chunk| chunk.first);
+                    }
                 }
             }
+            self.young_bytes -= bytes;
         }
     }
 
     /// Forgets appends at places for which `gone` holds; the partitions then start later.
     pub fn forget(&mut self, gone: impl Fn(&P) -> bool) {
         for partition in self.partitions.values_mut().flatten() {
-            while partition.chunks.front().is_some_and(|chunk| chunk.place.as_ref().is_some_and(&gone)) {
+            while partition.chunks.front().is_some_and(|chunk| chunk.kept.place().is_some_and(&gone)) {
                 partition.chunks.pop_front();
             }
             partition.start = partition.chunks.front().map_or(partition.next, |chunk| chunk.first);
@@ -184,7 +232,7 @@ impl<P: Clone> Table<P> {
         }
         let at = target.chunks.partition_point(|chunk| chunk.first <= from).saturating_sub(1);
         let Some(chunk) = target.chunks.get(at) else { return Found::Nothing };
-        if let (None, Some(place)) = (&chunk.young, &chunk.place) {
+        if let (None, Some(place)) = (&chunk.young, chunk.kept.place()) {
             return Found::Old(place.clone(), chunk.first);
         }
         let (mut records, mut bytes) = (Vec::new(), 0);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nova_client::Coordinators;
 use nova_service_kit::config::{ConfigError, load, print};
 use nova_service_kit::{observe, stop_on_signal};
 use nova_telemetry::{LogFormat, Telemetry, TraceSettings};
@@ -79,18 +80,18 @@ async fn coordinator(serve: &Serve) -> Result<(), Failed> {
     let stop = stop_on_signal();
     let address = config.observe.clone();
     let own = config.listen.clone();
-    let coordinator = nova_coordinator::Coordinator::start(config).await.map_err(stopped)?;
+    let coordinator = nova_coordinator::Coordinator::start(config, stop.clone()).await.map_err(stopped)?;
     let ready: observe::Ready = Arc::new(move || {
         let address = format!("http://{own}");
         Box::pin(async move {
-            let mut member = nova_client::Coordinators::member(&address).map_err(|error| error.to_string())?;
+            let mut member = Coordinators::member(&address).map_err(|error| error.to_string())?;
             let answer =
                 member.describe(nova_wire::v1::DescribeRequest {}).await.map_err(|status| status.to_string())?;
             answer.into_inner().leader.map(drop).ok_or_else(|| "no leader is known".into())
         })
     });
     observed(address, "coordinator", &telemetry, ready, &stop);
-    coordinator.run(stop).await.map_err(stopped)?;
+    coordinator.run().await.map_err(stopped)?;
     telemetry.shutdown();
     Ok(())
 }
@@ -109,7 +110,8 @@ async fn scheduler(serve: &Serve) -> Result<(), Failed> {
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "scheduler", &telemetry, bus_ready(&bus), &stop);
-    nova_scheduler::Scheduler::new(&config, bus).run(stop).await;
+    let coordinators = Coordinators::new(config.coordinators.clone());
+    nova_scheduler::Scheduler::new(&config, coordinators, bus).run(stop).await;
     telemetry.shutdown();
     Ok(())
 }
@@ -120,7 +122,8 @@ async fn worker(serve: &Serve) -> Result<(), Failed> {
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "worker", &telemetry, bus_ready(&bus), &stop);
-    nova_worker::Worker::new(config, bus).map_err(stopped)?.run(stop).await.map_err(stopped)?;
+    let coordinators = Coordinators::new(config.coordinators.clone());
+    nova_worker::Worker::new(config, coordinators, bus).map_err(stopped)?.run(stop).await.map_err(stopped)?;
     telemetry.shutdown();
     Ok(())
 }
@@ -131,7 +134,8 @@ async fn trigger(serve: &Serve) -> Result<(), Failed> {
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
     observed(config.observe.clone(), "trigger", &telemetry, bus_ready(&bus), &stop);
-    nova_trigger::Trigger::new(&config, bus).run(stop).await;
+    let coordinators = Coordinators::new(config.coordinators.clone());
+    nova_trigger::Trigger::new(&config, coordinators, bus).run(stop).await;
     telemetry.shutdown();
     Ok(())
 }
@@ -141,7 +145,8 @@ async fn api(serve: &Serve) -> Result<(), Failed> {
     let telemetry = telemetry("api", &config.trace)?;
     let stop = stop_on_signal();
     let bus = config.bus.connect().map_err(stopped)?;
-    let api = nova_api::Api::start(config, bus, telemetry.metrics(), stop).await.map_err(stopped)?;
+    let coordinators = Coordinators::new(config.coordinators.clone());
+    let api = nova_api::Api::start(config, coordinators, bus, telemetry.metrics(), stop).await.map_err(stopped)?;
     api.run().await.map_err(stopped)?;
     telemetry.shutdown();
     Ok(())

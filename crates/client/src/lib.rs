@@ -5,6 +5,7 @@
 //! that a repeat is harmless.
 
 pub mod load;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,10 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nova_wire::v1::coordinator_client::CoordinatorClient;
+use nova_wire::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
+
+pub use transport::Transport;
 
 /// Metadata of a refusal that names the leader: `<id>@<address>`.
 pub const LEADER_METADATA: &str = "nova-leader";
@@ -29,8 +33,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for one member before the others are asked: about what an election takes.
 const TRY: Duration = Duration::from_secs(1);
 
+/// The address of a member in this process.
+const HERE: &str = "here";
+
 /// A client of one member.
-pub type Member = CoordinatorClient<Channel>;
+pub type Member = CoordinatorClient<Transport>;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +90,14 @@ impl Coordinators {
         Self(Arc::new(Inner { addresses, state: Mutex::new(State::default()) }))
     }
 
+    /// A client of the one member of a group that runs in this process: nothing between them goes through the system.
+    #[must_use]
+    pub fn here<S: Coordinator>(member: CoordinatorServer<S>) -> Self {
+        let own = Self::new(vec![HERE.into()]);
+        own.0.state.lock().members.insert(HERE.into(), limited(CoordinatorClient::new(Transport::here(member))));
+        own
+    }
+
     /// The member that was last seen to lead, else the next one in turn.
     fn candidate(&self) -> Result<(String, Member), String> {
         let mut state = self.0.state.lock();
@@ -104,9 +119,7 @@ impl Coordinators {
             .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        let member = CoordinatorClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let member = limited(CoordinatorClient::new(Transport::Network(endpoint.connect_lazy())));
         state.members.insert(address.clone(), member.clone());
         Ok((address, member))
     }
@@ -223,7 +236,8 @@ impl Coordinators {
     pub fn member(address: &str) -> Result<Member, ClientError> {
         let unusable = |error: tonic::transport::Error| ClientError::Unavailable { last: error.to_string() };
         let endpoint = Endpoint::from_shared(address.to_owned()).map_err(unusable)?;
-        Ok(CoordinatorClient::new(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()))
+        let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy();
+        Ok(CoordinatorClient::new(Transport::Network(channel)))
     }
 
     /// The configured addresses.
@@ -231,6 +245,10 @@ impl Coordinators {
     pub fn addresses(&self) -> &[String] {
         &self.0.addresses
     }
+}
+
+fn limited(member: Member) -> Member {
+    member.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::cell::Cell;
 
+use nova_wire::v1;
+use tokio_stream::StreamExt;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -97,4 +100,56 @@ async fn a_slow_request_may_take_all_its_time() {
         Ok(tonic::Response::new(7))
     };
     assert_eq!(members().call_slow(LIMIT, Repeat::Read, answer).await.expect("it is waited for"), 7);
+}
+
+/// A member that knows its number, and answers each proposal with a word of its own.
+struct Member3;
+
+#[tonic::async_trait]
+impl Coordinator for Member3 {
+    async fn describe(
+        &self,
+        _: tonic::Request<v1::DescribeRequest>,
+    ) -> Result<tonic::Response<v1::DescribeResponse>, Status> {
+        Ok(tonic::Response::new(v1::DescribeResponse { member: 3, ..v1::DescribeResponse::default() }))
+    }
+
+    async fn propose(
+        &self,
+        request: tonic::Request<tonic::Streaming<v1::ProposeRequest>>,
+    ) -> Result<tonic::Response<tonic::codegen::BoxStream<v1::ProposeResponse>>, Status> {
+        let answers = request.into_inner().map(|request| match request?.request {
+            0 => Err(Status::aborted("enough")),
+            request => Ok(v1::ProposeResponse { request, result: None }),
+        });
+        Ok(tonic::Response::new(Box::pin(answers)))
+    }
+}
+
+#[tokio::test]
+async fn a_member_in_this_process_is_called_without_a_connection() {
+    let here = Coordinators::here(CoordinatorServer::new(Member3));
+    let describing =
+        here.call(LIMIT, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
+    assert_eq!(describing.await.expect("it is there").member, 3);
+    // What it does not know of is refused as by any other.
+    let refused =
+        here.call(LIMIT, Repeat::Read, |mut member| async move { member.get_shards(v1::GetShardsRequest {}).await });
+    assert!(matches!(refused.await, Err(ClientError::Refused(status)) if status.code() == Code::Unimplemented));
+
+    let (_, mut member) = here.leader().expect("there is one");
+    let (sender, requests) = tokio::sync::mpsc::channel(4);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut answers = member.propose(requests).await.expect("the stream opens").into_inner();
+    for request in [1, 2, 0] {
+        sender.send(v1::ProposeRequest { request, proposal: None }).await.expect("it is taken");
+        let answer = answers.message().await;
+        match request {
+            0 => assert_eq!(answer.expect_err("it was too much").code(), Code::Aborted),
+            _ => assert_eq!(answer.expect("an answer").expect("one").request, request),
+        }
+    }
+    // Who no longer listens takes what it sends with it.
+    drop(answers);
+    sender.closed().await;
 }

@@ -91,6 +91,8 @@ struct Parts {
 }
 
 const CLUSTER: &str = "dev";
+/// The one scheduler.
+const OWNER: u64 = 1;
 /// How often the bus is told what is applied.
 const FREE_EVERY: Duration = Duration::from_secs(1);
 
@@ -107,23 +109,25 @@ impl AllInOne {
         bus.ensure_topics(&layout.topics()).await?;
         let stops: [CancellationToken; 5] = Default::default();
         let [stop_trigger, stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
-        let (coordinators, coordinator) = if options.coordinators.is_empty() {
-            let (address, coordinator) = start_coordinator(&options, &layout).await?;
-            (vec![address], Some(tokio::spawn(coordinator.run(stop_coordinator))))
+        let (addresses, coordinators, coordinator) = if options.coordinators.is_empty() {
+            let (address, coordinator) = start_coordinator(&options, &layout, stop_coordinator).await?;
+            let coordinators = Coordinators::here(coordinator.server());
+            (vec![address], coordinators, Some(tokio::spawn(coordinator.run())))
         } else {
-            (options.coordinators.clone(), None)
+            (options.coordinators.clone(), Coordinators::new(options.coordinators.clone()), None)
         };
-        let free = free_applied(embedded, Coordinators::new(coordinators.clone()));
+        let resumed = resume(Arc::clone(&embedded), coordinators.clone());
+        let free = free_applied(embedded, coordinators.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(free));
-        let scheduler = nova_scheduler::Config {
-            cluster: CLUSTER.into(),
-            coordinators: coordinators.clone(),
-            ..nova_scheduler::Config::default()
-        };
-        let scheduler = tokio::spawn(Scheduler::new(&scheduler, Arc::clone(&bus)).run(stop_scheduler));
+        let scheduler = nova_scheduler::Config { cluster: CLUSTER.into(), ..nova_scheduler::Config::default() };
+        let scheduler = Scheduler::new(&scheduler, coordinators.clone(), Arc::clone(&bus)).with_owner(OWNER);
+        let scheduler = tokio::spawn(async move {
+            if stop_scheduler.run_until_cancelled(resumed).await.is_some() {
+                scheduler.run(stop_scheduler).await;
+            }
+        });
         let worker = nova_worker::Config {
             cluster: CLUSTER.into(),
-            coordinators: coordinators.clone(),
             name: "dev".into(),
             slots: options.slots,
             data: options.data.join("worker"),
@@ -132,27 +136,25 @@ impl AllInOne {
             ledger: options.ledger,
             ..nova_worker::Config::default()
         };
-        let worker = tokio::spawn(Worker::new(worker, Arc::clone(&bus))?.run(stop_worker));
+        let worker = tokio::spawn(Worker::new(worker, coordinators.clone(), Arc::clone(&bus))?.run(stop_worker));
         let trigger = nova_trigger::Config {
             cluster: CLUSTER.into(),
-            coordinators: coordinators.clone(),
             trace_ratio: options.trace_ratio,
             ..nova_trigger::Config::default()
         };
-        let trigger = tokio::spawn(Trigger::new(&trigger, Arc::clone(&bus)).run(stop_trigger));
+        let trigger = tokio::spawn(Trigger::new(&trigger, coordinators.clone(), Arc::clone(&bus)).run(stop_trigger));
         let api = nova_api::Config {
             cluster: CLUSTER.into(),
-            coordinators: coordinators.clone(),
             listen: format!("127.0.0.1:{}", options.port),
             history: options.data.join("api").join("history.db"),
             trace_ratio: options.trace_ratio,
             ..nova_api::Config::default()
         };
-        let api = Api::start(api, Arc::clone(&bus), metrics, stop_api).await?;
+        let api = Api::start(api, coordinators, Arc::clone(&bus), metrics, stop_api).await?;
         let address = api.address()?;
         let api = tokio::spawn(api.run());
         let parts = Parts { bus, coordinator, scheduler, worker, trigger, api, stops };
-        Ok(Self { address, coordinators, parts, stop, _lock: lock })
+        Ok(Self { address, coordinators: addresses, parts, stop, _lock: lock })
     }
 
     /// Where the api answers.
@@ -206,14 +208,35 @@ impl AllInOne {
     }
 }
 
-async fn start_coordinator(options: &Options, layout: &Layout) -> Result<(String, Coordinator), RunError> {
+async fn start_coordinator(
+    options: &Options,
+    layout: &Layout,
+    stop: CancellationToken,
+) -> Result<(String, Coordinator), RunError> {
     let port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|source| nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{port}"), source })?;
     let address = format!("http://{}", listener.local_addr()?);
     let config = coordinator(&options.data, layout, &address);
-    Ok((address, Coordinator::start_on(listener, config).await?))
+    Ok((address, Coordinator::start_on(listener, config, stop).await?))
+}
+
+/// Tells the bus where to go on: before, it takes no commands.
+async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
+    loop {
+        let asking = coordinators.call(FREE_EVERY, Repeat::Read, |mut member| async move {
+            member.get_shards(nova_wire::v1::GetShardsRequest {}).await
+        });
+        // Who is not heard is asked again; the api says all the while that it waits for the coordinators.
+        let Ok(answer) = asking.await else { continue };
+        let applied = answer.shards.iter().filter_map(|it| Some((it.shard, it.position.as_ref()?.next_offset)));
+        match bus.resume(applied).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, "the bus cannot go on; it is tried again"),
+        }
+        tokio::time::sleep(FREE_EVERY).await;
+    }
 }
 
 /// Tells the bus again and again which commands are applied: their space is free for others.
@@ -234,7 +257,8 @@ async fn free_applied(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
 
 /// Reading the journal blocks.
 async fn open_bus(dir: PathBuf) -> Result<Arc<EmbeddedBus>, RunError> {
-    let config = nova_bus_embedded::Config::new(dir, ClusterId::of_name(CLUSTER).0);
+    let own = nova_bus_embedded::Config::new(dir, ClusterId::of_name(CLUSTER).0);
+    let config = nova_bus_embedded::Config { early_commands: true, ..own };
     let opening = tokio::task::spawn_blocking(move || EmbeddedBus::open(config));
     Ok(Arc::new(opening.await??))
 }

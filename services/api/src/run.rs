@@ -87,6 +87,7 @@ impl Api {
     /// See [`RunError`].
     pub async fn start(
         config: Config,
+        coordinators: Coordinators,
         bus: SharedBus,
         metrics: MetricsPage,
         stop: CancellationToken,
@@ -103,7 +104,6 @@ impl Api {
         let history = History::open(&config.history, cluster).await?;
         let missing = || BusError::NoSuchPartition { topic: Topic::Commands, partition: 0 };
         let shards = bus.partitions(&Topic::Commands).await?.ok_or_else(missing)?;
-        let coordinators = Coordinators::new(config.coordinators.clone());
         let marks = Marks {
             open_executions: config.max_open_per_shard,
             read_lag: config.max_read_lag,

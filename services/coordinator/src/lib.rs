@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use nova_replication::{Group, GroupConfig, StartError};
 use nova_wire::ClusterId;
-use nova_wire::v1::coordinator_server::CoordinatorServer;
+use nova_wire::v1::coordinator_server::{self, CoordinatorServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -68,31 +68,34 @@ pub enum RunError {
 pub struct Coordinator {
     listener: TcpListener,
     group: Group<EngineMachine>,
-    view: Arc<View>,
-    config: Config,
+    service: Arc<Service>,
+    clock: SharedClock,
+    /// By number.
+    members: BTreeMap<u64, String>,
 }
 
 impl Coordinator {
-    /// Opens the port, the log and the newest snapshot.
+    /// Opens the port, the log and the newest snapshot. It works from [`Coordinator::run`] on, until `stop`.
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn start(config: Config) -> Result<Self, RunError> {
+    pub async fn start(config: Config, stop: CancellationToken) -> Result<Self, RunError> {
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
-        Self::start_on(listener, config).await
+        Self::start_on(listener, config, stop).await
     }
 
     /// As [`Coordinator::start`], on a port that is open.
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, RunError> {
+    pub async fn start_on(listener: TcpListener, config: Config, stop: CancellationToken) -> Result<Self, RunError> {
         let view = Arc::new(View::new(config.shards));
+        let cluster = ClusterId::of_name(&config.cluster);
         let group_config = GroupConfig {
             member: config.member,
-            cluster: ClusterId::of_name(&config.cluster).0,
+            cluster: cluster.0,
             dir: config.data.clone(),
             log: config.log.into(),
             heartbeat_ms: config.heartbeat_ms,
@@ -101,7 +104,23 @@ impl Coordinator {
             snapshot_entries: config.snapshot_entries,
         };
         let group = Group::start(group_config, EngineMachine::new(Arc::clone(&view))).await?;
-        Ok(Self { listener, group, view, config })
+        let clock = SharedClock::new(Clock::new());
+        let proposer = Proposer::start(group.clone(), Arc::clone(&view), Arc::clone(&clock));
+        let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
+        let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
+        let (member, inboxes) = (config.member, config.inboxes);
+        let service =
+            Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
+        let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
+        Ok(Self { listener, group, service: Arc::new(service), clock, members: members.collect() })
+    }
+
+    /// For clients within this process.
+    #[must_use]
+    pub fn server(&self) -> CoordinatorServer<impl coordinator_server::Coordinator + use<>> {
+        CoordinatorServer::from_arc(Arc::clone(&self.service))
+            .max_decoding_message_size(nova_client::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES)
     }
 
     /// Where it listens.
@@ -112,37 +131,22 @@ impl Coordinator {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`.
+    /// Serves until it is stopped.
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { listener, group, view, config } = self;
-        let members: BTreeMap<u64, String> =
-            config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member).collect();
+    pub async fn run(self) -> Result<(), RunError> {
+        let service = self.server();
+        let Self { listener, group, service: own, clock, members } = self;
         // The first of the configured members founds the group; a new member of an old group has no such list.
-        if members.keys().next() == Some(&config.member) {
+        if members.keys().next() == Some(&own.member) {
             group.initialize(members).await?;
         }
-        let clock = SharedClock::new(Clock::new());
-        let proposer = Proposer::start(group.clone(), Arc::clone(&view), Arc::clone(&clock));
-        let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
-        let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
+        let (view, proposer) = (Arc::clone(&own.view), own.proposer.clone());
         let background = [
             tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
-            tokio::spawn(metrics::run(group.clone(), Arc::clone(&view), leases.clone(), proposer.clone())),
+            tokio::spawn(metrics::run(group.clone(), view, own.leases.clone(), proposer)),
         ];
-        let service = Service {
-            cluster: ClusterId::of_name(&config.cluster),
-            member: config.member,
-            inboxes: config.inboxes,
-            group: group.clone(),
-            view,
-            proposer,
-            sessions,
-            leases,
-            stop: stop.clone(),
-        };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<CoordinatorServer<Service>>().await;
         let server = tonic::transport::Server::builder()
@@ -152,14 +156,10 @@ impl Coordinator {
             .initial_connection_window_size(Some(16 << 20))
             .add_service(group.server())
             .add_service(health_service)
-            .add_service(
-                CoordinatorServer::new(service)
-                    .max_decoding_message_size(nova_client::MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES),
-            );
+            .add_service(service);
         // Answers are small: one that waited for a fuller packet would wait 40 ms.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let serving = server.serve_with_incoming_shutdown(incoming, own.stop.clone().cancelled_owned());
         let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
             why = fatal(&group) => Err(RunError::Fatal(why)),

@@ -87,9 +87,8 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler that owns nothing yet.
     #[must_use]
-    pub fn new(config: &Config, bus: SharedBus) -> Self {
+    pub fn new(config: &Config, coordinators: Coordinators, bus: SharedBus) -> Self {
         let (tell, told) = mpsc::unbounded_channel();
-        let coordinators = Coordinators::new(config.coordinators.clone());
         Self {
             bus,
             evaluator: Evaluator::new(coordinators.clone(), tell.clone()),
@@ -113,6 +112,14 @@ impl Scheduler {
             linked: false,
             resubscribe: false,
         }
+    }
+
+    /// The same under a number of its own: a process that is started again takes the shards of the one before at once, and
+    /// does not wait for its lease to end. Epochs keep the two apart, should both run.
+    #[must_use]
+    pub fn with_owner(mut self, owner: u64) -> Self {
+        self.owner = owner;
+        self
     }
 
     /// Works until `stop`; then it gives its shards back.

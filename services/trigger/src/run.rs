@@ -83,8 +83,7 @@ type Tasks = BTreeMap<(String, String), Running>;
 impl Trigger {
     /// A service that runs nothing yet.
     #[must_use]
-    pub fn new(config: &Config, bus: SharedBus) -> Self {
-        let coordinators = Coordinators::new(config.coordinators.clone());
+    pub fn new(config: &Config, coordinators: Coordinators, bus: SharedBus) -> Self {
         Self { config: config.clone(), bus, clock: Arc::new(SystemClock), coordinators }
     }
 

@@ -94,27 +94,32 @@ impl Worker {
     ///
     /// # Errors
     /// See [`RunError`].
-    pub fn new(config: Config, bus: SharedBus) -> Result<Self, RunError> {
+    pub fn new(config: Config, coordinators: Coordinators, bus: SharedBus) -> Result<Self, RunError> {
         let egress = Egress::new(EgressConfig {
             allow_private: config.allow_private,
             timeout: Duration::from_millis(config.http_timeout_ms),
             ..EgressConfig::default()
         })?;
-        Self::with(config, bus, nova_executors::registry(egress))
+        Self::with(config, coordinators, bus, nova_executors::registry(egress))
     }
 
     /// A worker with executors of its own. Takes its directory.
     ///
     /// # Errors
     /// See [`RunError`].
-    pub fn with(config: Config, bus: SharedBus, registry: Registry) -> Result<Self, RunError> {
+    pub fn with(
+        config: Config,
+        coordinators: Coordinators,
+        bus: SharedBus,
+        registry: Registry,
+    ) -> Result<Self, RunError> {
         let lock = DirLock::take(&config.data)?;
         let cluster = ClusterId::of_name(&config.cluster);
         let memory = memory::load(&config.data, cluster)?;
         let ledger = Ledger::open(config.ledger.as_deref())
             .map_err(|source| RunError::Data { path: config.ledger.clone().unwrap_or_default(), source })?;
         Ok(Self {
-            coordinators: Coordinators::new(config.coordinators.clone()),
+            coordinators,
             attempts: Attempts::of(registry.kinds()),
             registry,
             cluster,

@@ -159,3 +159,68 @@ async fn what_nobody_asks_for_after_a_restart_is_in_memory_alone() {
     assert_eq!(bus.partitions(&Topic::Tasks).await.unwrap(), Some(2));
     assert_eq!(bus.offsets(&Topic::Tasks, 0).await.unwrap(), 0..0);
 }
+
+async fn early(dir: &Path) -> EmbeddedBus {
+    let bus = EmbeddedBus::open(Config { early_commands: true, ..Config::new(dir.into(), [7; 16]) }).unwrap();
+    bus.ensure_topics(&Layout { shards: 2, events: 2, inboxes: 1, apis: 1 }.topics()).await.unwrap();
+    bus
+}
+
+fn command() -> Vec<nova_bus::Outgoing> {
+    vec![Bytes::from_static(b"command").into()]
+}
+
+#[tokio::test]
+async fn early_commands_are_shown_before_they_are_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = early(dir.path()).await;
+    // Where to go on is not known yet.
+    assert!(matches!(bus.append(&Topic::Commands, 0, command()).await, Err(AppendError::NotSent { .. })));
+    bus.offsets(&Topic::Commands, 0).await.expect_err("nor is it where the log ends");
+    bus.append(&Topic::Events, 0, command()).await.unwrap();
+    bus.resume([(0, 0), (1, 0)]).await.unwrap();
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&Topic::Commands, 1, 0).unwrap();
+    let acks: Vec<_> = (0..3).map(|_| bus.append(&Topic::Commands, 1, command())).collect();
+    assert_eq!(bus.offsets(&Topic::Commands, 1).await.unwrap(), 0..3);
+    let shown = reader.next(Duration::from_secs(30)).await.unwrap().unwrap();
+    assert_eq!(shown.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 2]);
+    for (offset, ack) in (0..).zip(acks) {
+        assert_eq!(ack.await, Ok(offset));
+    }
+    drop((bus, reader));
+    // What was shown is what was written.
+    let bus = open(dir.path()).unwrap();
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&Topic::Commands, 1, 0).unwrap();
+    let mut written = Vec::new();
+    while written.len() < 3 {
+        written.extend(reader.next(Duration::from_secs(30)).await.unwrap().unwrap().records);
+    }
+    assert_eq!(written, shown.records);
+}
+
+#[tokio::test]
+async fn a_partition_goes_on_behind_applied_commands_that_a_crash_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = early(dir.path()).await;
+    bus.resume([(0, 0), (1, 0)]).await.unwrap();
+    for partition in [0, 0, 1] {
+        bus.append(&Topic::Commands, partition, command()).await.unwrap();
+    }
+    drop(bus);
+    // Four more were applied on partition 0, and partition 1 is another log altogether.
+    let bus = early(dir.path()).await;
+    bus.resume([(0, 6), (1, 1_000_000)]).await.unwrap();
+    assert_eq!(bus.offsets(&Topic::Commands, 0).await.unwrap(), 6..6);
+    assert_eq!(bus.offsets(&Topic::Commands, 1).await.unwrap(), 0..1);
+    assert_eq!(bus.append(&Topic::Commands, 0, command()).await, Ok(6));
+    drop(bus);
+    let bus = early(dir.path()).await;
+    bus.resume([(0, 7), (1, 1)]).await.unwrap();
+    assert_eq!(bus.offsets(&Topic::Commands, 0).await.unwrap(), 6..7);
+    let mut reader = bus.reader().unwrap();
+    reader.assign(&Topic::Commands, 0, 6).unwrap();
+    let batch = reader.next(Duration::from_secs(30)).await.unwrap().unwrap();
+    assert_eq!(batch.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [6]);
+}

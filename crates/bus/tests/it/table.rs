@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nova_bus::table::{Source, Table, TableReader};
+use nova_bus::table::{Kept, Source, Table, TableReader};
 use nova_bus::{Bus, BusError, MemoryBus, ReadError, Reader, Record, Topic, TopicSpec};
 use parking_lot::Mutex;
 
@@ -68,15 +68,15 @@ async fn records_without_a_place_are_gone_when_they_are_no_longer_young() {
         table.ensure(&spec(Topic::Tasks)).unwrap();
         table.ensure(&spec(Topic::Commands)).unwrap();
         for offset in 0..10 {
-            table.publish(&Topic::Tasks, 0, None, vec![record(offset)]);
+            table.publish(&Topic::Tasks, 0, Kept::Nowhere, vec![record(offset)]);
         }
         // 200 bytes each: five are young.
         assert_eq!(table.offsets(&Topic::Tasks, 0), Some(5..10));
         for offset in 0..5 {
-            table.publish(&Topic::Commands, 0, Some(7), vec![record(offset)]);
+            table.publish(&Topic::Commands, 0, Kept::At(7), vec![record(offset)]);
         }
         assert_eq!(table.offsets(&Topic::Tasks, 0), Some(10..10), "what is written elsewhere counts too");
-        table.publish(&Topic::Tasks, 0, None, vec![record(10)]);
+        table.publish(&Topic::Tasks, 0, Kept::Nowhere, vec![record(10)]);
         assert_eq!(table.offsets(&Topic::Commands, 0), Some(0..5), "what has a place is fetched from there");
     }
     let mut reader = TableReader::new(Arc::clone(&table), Arc::new(Disk));

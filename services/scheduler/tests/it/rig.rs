@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nova_bus::{Bus, Layout, Topic};
+use nova_client::Coordinators;
 use nova_engine::ids::{ExecutionId, ShardId};
 use nova_engine::input::{EntryBody, PutWorkflow};
 use nova_engine::output::Verdict;
@@ -73,7 +74,8 @@ impl World {
 
     pub fn start(&self) -> Service {
         let stop = CancellationToken::new();
-        let scheduler = Scheduler::new(&self.config, self.bus.shared());
+        let scheduler =
+            Scheduler::new(&self.config, Coordinators::new(self.config.coordinators.clone()), self.bus.shared());
         Service { handle: tokio::spawn(scheduler.run(stop.clone())), stop }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nova_bus::{Bus, Layout, MemoryBus, Outgoing, SharedBus, Topic, TopicSpec};
+use nova_client::Coordinators;
 use nova_engine::input::PutWorkflow;
 use nova_model::Format;
 use nova_trigger::{Clock, Config, Trigger};
@@ -127,7 +128,8 @@ impl World {
 
     pub fn start_with(&self, config: &Config) -> Service {
         let bus: SharedBus = Arc::new(self.bus.clone());
-        let trigger = Trigger::new(config, bus).with_clock(Arc::new(self.clock.clone()));
+        let trigger = Trigger::new(config, Coordinators::new(config.coordinators.clone()), bus)
+            .with_clock(Arc::new(self.clock.clone()));
         let stop = CancellationToken::new();
         Service { handle: tokio::spawn(trigger.run(stop.clone())), stop }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use nova_bus::{Bus, Layout, MemoryBus, SharedBus, Topic};
+use nova_client::Coordinators;
 use nova_execution::{Executor, Failure, Registry, Task};
 use nova_wire::{ClusterId, v1};
 use nova_worker::{Config, RunError, Worker};
@@ -168,7 +169,8 @@ impl Rig {
         };
         change(&mut config);
         let registry = Registry::default().with(Arc::new(self.probe.clone()));
-        let worker = Worker::with(config, bus, registry).expect("the directory is free");
+        let coordinators = Coordinators::new(config.coordinators.clone());
+        let worker = Worker::with(config, coordinators, bus, registry).expect("the directory is free");
         let stop = CancellationToken::new();
         Service { handle: tokio::spawn(worker.run(stop.clone())), stop }
     }

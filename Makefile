@@ -9,7 +9,7 @@ demo: ## install what is missing, build, run a real workflow on a real cluster b
 	@scripts/setup.sh build
 	@scripts/demo.sh
 
-test: ## all that CI runs: format, lints, every test (three members and a real Kafka among them), docs
+test: ## all that CI runs: format, lints, every test (three members and a real Kafka among them), instruction counts, docs
 	@scripts/setup.sh test
 	@scripts/test.sh
 
@@ -17,6 +17,10 @@ check: ## the quick half of `make test`: format, lints, unit tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace --lib -q
+
+guard: ## the hot path's instruction counts against benchmarks/baseline.toml; NOVA_UPDATE=1 writes it anew
+	@scripts/setup.sh test
+	@scripts/guard.sh
 
 build: ## the release build of `nova` and of the load generator
 	@scripts/setup.sh build
@@ -38,4 +42,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check build faults model deny clean
+.PHONY: help demo test check guard build faults model deny clean

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine lacks. Usage: setup.sh build|test|deny
 #   build  a C toolchain for librdkafka and zstd
-#   test   also Java and Maven for a real Kafka, strace for the proof of data syncs
+#   test   also Java and Maven for a real Kafka, strace for the proof of data syncs, valgrind for counts of instructions
 #   deny   cargo-deny
 set -euo pipefail
 
@@ -23,6 +23,7 @@ if [ "$need" = test ]; then
   want java openjdk-17-jre-headless
   want mvn maven
   want strace strace
+  want valgrind valgrind
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "please install: ${missing[*]}"

@@ -80,6 +80,14 @@ pub enum Error {
         /// What it is.
         url: String,
     },
+    /// The target does not get to where it should.
+    #[error("{what} did not come within {} s", .within.as_secs())]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        within: Duration,
+    },
     /// The target was too slow for what was to follow at a fixed time.
     #[error("{what} were not accepted within {} s: ask for fewer of them", .within.as_secs())]
     Behind {

@@ -115,7 +115,7 @@ impl Steady {
         let (begun, wanted) = (Instant::now(), self.acknowledged() + more);
         while self.acknowledged() < wanted {
             if begun.elapsed() > within {
-                return Err(Error::Stuck { within });
+                return Err(Error::Late { what: format!("{more} more acknowledgements"), within });
             }
             tokio::time::sleep(PAUSE).await;
         }

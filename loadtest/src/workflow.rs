@@ -168,7 +168,7 @@ mod tests {
             let paths: Vec<_> = lines.iter().filter_map(|line| needs(line)).collect();
             assert_eq!(paths.len(), joins);
             assert!(paths.iter().all(|paths| *paths <= PATHS));
-            assert_eq!(paths.iter().sum::<usize>(), tasks + if joins > 1 { joins - 1 } else { 0 });
+            assert_eq!(paths.iter().sum::<usize>(), tasks + joins.saturating_sub(1));
             assert_eq!(workflow.events as usize, 2 + 2 * tasks + joins);
             assert!(workflow.document.len() < 1 << 20);
         }

@@ -100,7 +100,8 @@ async fn recover(
             return Ok((begun - over).as_secs_f64());
         }
         if over.elapsed() > PATIENCE {
-            return Err(Error::Stuck { within: PATIENCE });
+            let what = format!("a p99 of at most {normal_ms:.1} ms after the overload");
+            return Err(Error::Late { what, within: PATIENCE });
         }
     }
 }

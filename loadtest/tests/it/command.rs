@@ -102,15 +102,18 @@ fn every_scenario_verifies_on_every_target() {
 
 fn verifies(dir: &Path, target: &str, args: &str) {
     let (data, json) = (dir.join("data"), dir.join("record.json"));
-    let fixed = ["--anyway", "--data", data.to_str().unwrap(), "--json", json.to_str().unwrap(), "--target", target];
+    let text = |path: &Path| path.to_str().expect("a temporary path is a text").to_owned();
+    let (data_text, json_text) = (text(&data), text(&json));
+    let fixed = ["--anyway", "--data", &data_text, "--json", &json_text, "--target", target];
     let output = loadtest(&args.split(' ').chain(fixed).collect::<Vec<_>>());
     assert!(output.status.success(), "{target} {args}: {output:?}");
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&json).expect("there is a record")).expect("a record is JSON");
     assert_eq!((&record["verified"], &record["duplicates"]), (&true.into(), &0.into()), "{record:#}");
     let count = |field: &str| record[field].as_u64().unwrap_or_default();
     assert!(count("completed") > 0, "{record:#}");
     assert_eq!(count("completed") + count("parked") + count("refused"), count("submitted"), "{record:#}");
     let figures = ["phases", "figures"].map(|list| record[list].as_array().map_or(0, Vec::len));
     assert!(figures.iter().sum::<usize>() > 0, "{record:#}");
-    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "what was started is removed");
+    assert_eq!(std::fs::read_dir(&data).expect("it was made").count(), 0, "what was started is removed");
 }

@@ -154,7 +154,7 @@ impl Scheduler {
         };
         match tokio::time::timeout(within, reading).await {
             Ok(read) => read.map(|()| all),
-            Err(_) => Err(Error::Stuck { within }),
+            Err(_) => Err(Error::Late { what: format!("leases on all of {count} tasks"), within }),
         }
     }
 

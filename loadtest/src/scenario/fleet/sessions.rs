@@ -137,7 +137,10 @@ async fn renew(coordinators: Coordinators, shared: Arc<Shared>, sessions: Vec<Se
                     if !dead.contains(worker) {
                         let (worker, session, n) = (*worker, *session, number * u64::from(STEPS) + step as u64);
                         let request = v1::RenewRequest { worker, session, n, ..v1::RenewRequest::default() };
-                        sender.try_send(request).map_err(|_| Error::Stuck { within: EVERY * 2 })?;
+                        sender.try_send(request).map_err(|_| Error::Late {
+                            what: "answers to renewals".into(),
+                            within: EVERY * 2,
+                        })?;
                     }
                 }
                 step = (step + 1) % STEPS as usize;

@@ -44,8 +44,7 @@ pub(crate) async fn run(args: &Args, nova: &Nova, dir: &Dir) -> Result<Kept, Err
     let workers = args.workers();
     let empty = members.usage()?;
 
-    let all = sessions::register(&coordinators, workers).await?;
-    let sessions = Sessions::keep(&coordinators, &all).await?;
+    let sessions = Sessions::start(members.urls(), workers).await?;
     eprintln!("workers  {workers} have a session");
     let mut scheduler = Scheduler::start(&coordinators).await?;
     scheduler.submit(u64::from(workers)).await?;
@@ -60,15 +59,17 @@ pub(crate) async fn run(args: &Args, nova: &Nova, dir: &Dir) -> Result<Kept, Err
     let memory = after.anonymous_bytes.saturating_sub(empty.anonymous_bytes) as f64;
 
     let dying = (f64::from(workers) * DEATHS).ceil() as usize;
+    let all = &sessions.all;
     let step = (all.len() / dying).max(1);
     let dead: BTreeSet<u32> = all.iter().step_by(step).take(dying).map(|session| session.worker).collect();
-    let renewed_ms = sessions.answers_ms();
+    let renewed_us = sessions.answers_us();
     sessions.end(&dead);
     let died = Instant::now();
     let again = scheduler.until_leased_again(&leased, &dead, PATIENCE, AFTER).await?;
     let living = all.iter().filter(|session| !dead.contains(&session.worker)).copied().collect::<Vec<_>>();
     let verdict = check(&coordinators, &leased, &again, &dead, &living, sessions.closed()).await?;
-    sessions.stop().await?;
+    let connections = sessions.connections;
+    drop(sessions);
     for process in members.processes() {
         process.check()?;
     }
@@ -82,14 +83,13 @@ pub(crate) async fn run(args: &Args, nova: &Nova, dir: &Dir) -> Result<Kept, Err
             "KiB",
             vec![memory / f64::from(workers) / count as f64 / 1_024.0],
         ),
-        Figure::of("answer to a renewal, p50", "ms", vec![renewed_ms.value_at_quantile(0.5) as f64 / 1e3]),
-        Figure::of("answer to a renewal, p99", "ms", vec![renewed_ms.value_at_quantile(0.99) as f64 / 1e3]),
+        Figure::of("answer to a renewal, p50", "ms", vec![renewed_us.value_at_quantile(0.5) as f64 / 1e3]),
+        Figure::of("answer to a renewal, p99", "ms", vec![renewed_us.value_at_quantile(0.99) as f64 / 1e3]),
         Figure::of("from death to the next lease of its task", "s", times),
     ];
     let notes = vec![
         format!(
-            "{count} coordinators alone; {workers} workers are sessions that {} streams renew once a second, each with a lease on a task; {} of them stop renewing",
-            sessions::STREAMS,
+            "{count} coordinators alone; {workers} workers are sessions renewed once a second, each by a stream of its own over {connections} connections, each with a lease on a task; {} of them stop renewing",
             dead.len()
         ),
         "memory is anonymous and resident, of one coordinator; the generator submits the tasks and reads the leases as a scheduler does"

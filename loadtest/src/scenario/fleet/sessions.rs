@@ -1,4 +1,4 @@
-//! Sessions of workers that do not exist, renewed over a few streams.
+//! Sessions of workers that do not exist. Each has a stream of renewals, as a worker has; many streams share a connection.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,24 +7,26 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream;
 use hdrhistogram::Histogram;
-use nova_client::{Coordinators, Repeat};
+use nova_client::{Coordinators, Member, Repeat};
 use nova_wire::v1;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
 use crate::Error;
 use crate::tally::histogram;
 
-/// Streams that carry all renewals.
-pub(crate) const STREAMS: usize = 16;
-/// Each session is renewed once in this time; the streams send in steps of a tenth of it.
+/// Streams of one connection: below what servers of HTTP/2 allow.
+const STREAMS: usize = 100;
+/// Each session is renewed once in this time.
 const EVERY: Duration = Duration::from_secs(1);
-const STEPS: u32 = 10;
 /// Registrations in flight: each is an entry of the log.
 const REGISTERING: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Until a stream that broke off is opened again.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Room for the tasks of those that die.
 const SLOTS: u32 = 2;
 
@@ -35,41 +37,12 @@ pub(crate) struct Session {
     pub session: u64,
 }
 
-/// Registers so many workers.
-pub(crate) async fn register(coordinators: &Coordinators, count: u32) -> Result<Vec<Session>, Error> {
-    let one = async |number: u32| {
-        let register = v1::Register {
-            name: format!("simulated-{number}"),
-            pool: "default".into(),
-            kinds: vec!["noop".into()],
-            capacity: SLOTS,
-            boot: u64::from(number) + 1,
-            ..v1::Register::default()
-        };
-        let asking = coordinators.call_slow(PATIENCE, Repeat::Never, |mut member| {
-            let register = register.clone();
-            async move { member.register(register).await }
-        });
-        let answer = asking.await.map_err(|source| Error::Coordinator { what: "a registration", source })?;
-        match answer.result {
-            Some(v1::register_response::Result::Registered(done)) => {
-                Ok(Session { worker: done.worker, session: done.session })
-            }
-            other => Err(Error::Engine { why: format!("the registration of worker {number}: {other:?}") }),
-        }
-    };
-    let mut all = stream::iter((0..count).map(one)).buffer_unordered(REGISTERING);
-    let mut sessions = Vec::new();
-    while let Some(session) = all.next().await {
-        sessions.push(session?);
-    }
-    Ok(sessions)
-}
-
-/// Sessions that are kept.
+/// Sessions that are kept until this is dropped.
 pub(crate) struct Sessions {
+    pub all: Vec<Session>,
+    pub connections: usize,
     shared: Arc<Shared>,
-    streams: JoinSet<Result<(), Error>>,
+    streams: JoinSet<()>,
 }
 
 struct Shared {
@@ -79,15 +52,27 @@ struct Shared {
 }
 
 impl Sessions {
-    /// Renews them until they end or are dropped.
-    pub(crate) async fn keep(coordinators: &Coordinators, all: &[Session]) -> Result<Self, Error> {
+    /// Registers so many workers with the coordinators at these addresses. Each is renewed as soon as it is registered: a
+    /// session lasts some seconds only.
+    pub(crate) async fn start(addresses: &[String], count: u32) -> Result<Self, Error> {
         let shared =
             Arc::new(Shared { dead: Mutex::default(), closed: Mutex::default(), answers_us: Mutex::new(histogram()) });
-        let mut streams = JoinSet::new();
-        for part in all.chunks(all.len().div_ceil(STREAMS).max(1)) {
-            streams.spawn(renew(coordinators.clone(), Arc::clone(&shared), part.to_vec()));
+        // A client has one connection to the leader.
+        let connections = (count as usize).div_ceil(STREAMS).max(1);
+        let clients: Vec<_> = (0..connections).map(|_| Coordinators::new(addresses.to_vec())).collect();
+        let mut sessions = Self { all: Vec::new(), connections, shared, streams: JoinSet::new() };
+        let one = async |number: u32| {
+            let client = clients[number as usize % connections].clone();
+            register(&client, number).await.map(|session| (client, session))
+        };
+        let mut registered = stream::iter((0..count).map(one)).buffer_unordered(REGISTERING);
+        while let Some(done) = registered.next().await {
+            let (client, session) = done?;
+            sessions.all.push(session);
+            sessions.streams.spawn(renew(client, Arc::clone(&sessions.shared), session));
         }
-        Ok(Self { shared, streams })
+        drop(registered);
+        Ok(sessions)
     }
 
     /// These die: nothing is renewed for them any more.
@@ -101,58 +86,71 @@ impl Sessions {
     }
 
     /// How long renewals waited for their answers, in microseconds.
-    pub(crate) fn answers_ms(&self) -> Histogram<u64> {
+    pub(crate) fn answers_us(&self) -> Histogram<u64> {
         self.shared.answers_us.lock().clone()
-    }
-
-    /// Renews no more.
-    ///
-    /// # Errors
-    /// When a stream had ended before.
-    pub(crate) async fn stop(mut self) -> Result<(), Error> {
-        match self.streams.try_join_next() {
-            None => Ok(()),
-            Some(ended) => ended.expect("a stream does not panic"),
-        }
     }
 }
 
-async fn renew(coordinators: Coordinators, shared: Arc<Shared>, sessions: Vec<Session>) -> Result<(), Error> {
-    let refused =
-        |status| Error::Coordinator { what: "a stream of renewals", source: nova_client::ClientError::Refused(status) };
-    // A few per step: what is in flight is never more than the sessions of one stream.
-    let (sender, receiver) = mpsc::channel(sessions.len() * 2);
-    let (_, mut member) = coordinators.leader().map_err(|source| Error::Coordinator { what: "the leader", source })?;
-    let mut answers = member.renew(ReceiverStream::new(receiver)).await.map_err(refused)?.into_inner();
-    let mut ticks = tokio::time::interval(EVERY / STEPS);
-    let size = sessions.len().div_ceil(STEPS as usize).max(1);
-    let (mut step, mut number) = (0, 1);
-    let mut sent_at = [Instant::now(); STEPS as usize];
+async fn register(coordinators: &Coordinators, number: u32) -> Result<Session, Error> {
+    let register = v1::Register {
+        name: format!("simulated-{number}"),
+        pool: "default".into(),
+        kinds: vec!["noop".into()],
+        capacity: SLOTS,
+        boot: u64::from(number) + 1,
+        ..v1::Register::default()
+    };
+    let asking = coordinators.call_slow(PATIENCE, Repeat::Never, |mut member| {
+        let register = register.clone();
+        async move { member.register(register).await }
+    });
+    let answer = asking.await.map_err(|source| Error::Coordinator { what: "a registration", source })?;
+    match answer.result {
+        Some(v1::register_response::Result::Registered(done)) => {
+            Ok(Session { worker: done.worker, session: done.session })
+        }
+        other => Err(Error::Engine { why: format!("the registration of worker {number}: {other:?}") }),
+    }
+}
+
+/// Renews a session until its worker dies or is told that the session is closed. A stream that breaks off is opened again
+/// with whoever leads, as a worker does; a session that lapses meanwhile is told by the verification.
+async fn renew(coordinators: Coordinators, shared: Arc<Shared>, session: Session) {
+    let mut n = 0;
+    loop {
+        let Ok((address, member)) = coordinators.leader() else { return };
+        match over_one_stream(member, &shared, session, &mut n).await {
+            Ok(()) => return,
+            Err(status) => drop(coordinators.learn(&address, &status)),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn over_one_stream(mut member: Member, shared: &Shared, session: Session, n: &mut u64) -> Result<(), Status> {
+    let Session { worker, session } = session;
+    let (sender, receiver) = mpsc::channel(4);
+    let mut answers = member.renew(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut ticks = tokio::time::interval(EVERY);
+    let mut sent = Instant::now();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                let dead = shared.dead.lock().clone();
-                sent_at[step] = Instant::now();
-                for Session { worker, session } in sessions.chunks(size).nth(step).unwrap_or_default() {
-                    if !dead.contains(worker) {
-                        let (worker, session, n) = (*worker, *session, number * u64::from(STEPS) + step as u64);
-                        let request = v1::RenewRequest { worker, session, n, ..v1::RenewRequest::default() };
-                        sender.try_send(request).map_err(|_| Error::Late {
-                            what: "answers to renewals".into(),
-                            within: EVERY * 2,
-                        })?;
-                    }
+                if shared.dead.lock().contains(&worker) {
+                    return Ok(());
                 }
-                step = (step + 1) % STEPS as usize;
-                number += u64::from(step == 0);
+                (*n, sent) = (*n + 1, Instant::now());
+                let request = v1::RenewRequest { worker, session, n: *n, ..v1::RenewRequest::default() };
+                // With several unanswered ones the session is about to lapse, which the verification tells.
+                let _ = sender.try_send(request);
             }
             answer = answers.message() => {
-                let answer = answer.map_err(refused)?;
-                let answer = answer.ok_or_else(|| refused(tonic::Status::unavailable("the stream ended")))?;
+                let answer = answer?.ok_or_else(|| Status::unavailable("the stream ended"))?;
                 if answer.closed {
-                    shared.closed.lock().insert(answer.worker);
-                } else {
-                    let sent = sent_at[(answer.n % u64::from(STEPS)) as usize];
+                    shared.closed.lock().insert(worker);
+                    return Ok(());
+                }
+                if answer.n == *n {
                     shared.answers_us.lock().saturating_record(sent.elapsed().as_micros() as u64);
                 }
             }

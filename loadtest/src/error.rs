@@ -80,6 +80,53 @@ pub enum Error {
         /// What it is.
         url: String,
     },
+    /// The target does not get to where it should.
+    #[error("{what} did not come within {} s", .within.as_secs())]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        within: Duration,
+    },
+    /// The target was too slow for what was to follow at a fixed time.
+    #[error("{what} were not accepted within {} s: ask for fewer of them", .within.as_secs())]
+    Behind {
+        /// What was to be accepted.
+        what: String,
+        /// In which time.
+        within: Duration,
+    },
+    /// The coordinators do not answer what they should.
+    #[error("the coordinators did not take {what}")]
+    Coordinator {
+        /// What was asked.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: nova_client::ClientError,
+    },
+    /// The engine refuses what it should take.
+    #[error("the engine refused an entry: {why}")]
+    Engine {
+        /// What it said.
+        why: String,
+    },
+    /// The older record is of no use.
+    #[error("cannot compare with {}: {why}", .path.display())]
+    Incomparable {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Some were turned away where all of them are the measurement.
+    #[error("{refused} of {phase} were turned away: the target does not take that many")]
+    TurnedAway {
+        /// The phase.
+        phase: String,
+        /// How many.
+        refused: u64,
+    },
     /// The record cannot be written.
     #[error("cannot write {}", .path.display())]
     Write {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::request::FIRST;
-use crate::scenario::Scenario;
+use crate::workflow::Workflow;
 
 /// The number with which the mistake is made.
 const VICTIM: u64 = FIRST + 2;
@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     BusyOnce,
     /// The connection ends without an answer.
     Gone,
+    /// It does so the first time.
+    GoneOnce,
 }
 
 /// The api: what it knows, newest last.
@@ -44,11 +46,11 @@ pub(crate) struct Fake {
 
 impl Fake {
     /// Starts one that ends with the runtime.
-    pub(crate) async fn start(fault: Fault, scenario: &Scenario) -> SocketAddr {
+    pub(crate) async fn start(fault: Fault, workflow: &Workflow) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let fake =
-            Arc::new(Self { fault, events: scenario.events, rows: Mutex::default(), asked: AtomicBool::default() });
+            Arc::new(Self { fault, events: workflow.events, rows: Mutex::default(), asked: AtomicBool::default() });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(Arc::clone(&fake).serve(stream));
@@ -84,7 +86,8 @@ impl Fake {
                     all => (200, all.iter().map(|(_, body)| format!("{body}\n")).collect()),
                 }
             };
-            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let retry = if status == 429 { "retry-after: 2\r\n" } else { "" };
+            let answer = format!("HTTP/1.1 {status} X\r\n{retry}content-length: {}\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).await.ok()?;
         }
     }
@@ -103,11 +106,12 @@ impl Fake {
                 r#"{{"id":"{id:032x}","state":"COMPLETED","input":{{"n":{number}}},"output":{output},"events":{events}}}"#
             )
         };
-        let again = fault == Fault::BusyOnce && self.asked.swap(true, Ordering::Relaxed);
+        let once = matches!(fault, Fault::BusyOnce | Fault::GoneOnce);
+        let again = once && self.asked.swap(true, Ordering::Relaxed);
         let mut rows = self.rows.lock();
         match fault {
-            Fault::BusyOnce if again => rows.push(row(number, number)),
-            Fault::Gone => return None,
+            Fault::BusyOnce | Fault::GoneOnce if again => rows.push(row(number, number)),
+            Fault::Gone | Fault::GoneOnce => return None,
             Fault::Busy | Fault::BusyOnce => return Some((429, r#"{"line":1,"problem":{"status":429}}"#.into())),
             Fault::Lost => {}
             Fault::WrongInHistory => rows.push(row(number, number + 1)),

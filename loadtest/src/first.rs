@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::args::Work;
 use crate::http::Connection;
-use crate::request::{FIRST, Said, read_line};
-use crate::scenario::Scenario;
+use crate::request::{Asks, FIRST, Said, read_line};
+use crate::workflow::Workflow;
 
 /// So many keys fall on all of 64 shards, but for one start in fifty.
 const KEYS: u64 = 512;
@@ -14,20 +15,16 @@ const KEYS: u64 = 512;
 const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Name of the workflow of the first executions: those of the scenario itself are all counted.
-pub(crate) fn document(scenario: &Scenario) -> String {
-    scenario.document.replace(&format!("name: {}", scenario.workflow), &format!("name: {}", name(scenario)))
-}
-
-fn name(scenario: &Scenario) -> String {
-    format!("{}-first", scenario.workflow)
+/// The workflow of the first executions: those of the scenario itself are all counted.
+pub(crate) fn workflow() -> Workflow {
+    Workflow::chain("first", 1, Work::Noop)
 }
 
 /// Waits until an execution on every shard came back, and says how long that took and how many answers were errors.
 pub(crate) async fn results(
     connection: &mut Connection,
     host: &str,
-    scenario: &Scenario,
+    workflow: &Workflow,
 ) -> Result<(Duration, u64), Error> {
     let begun = Instant::now();
     let mut errors = 0;
@@ -35,7 +32,7 @@ pub(crate) async fn results(
     loop {
         // The same keys again: what was taken before is not done twice.
         let line = |number: &u64| {
-            let workflow = name(scenario);
+            let workflow = &workflow.name;
             format!(r#"{{"workflow":"{workflow}","input":{{"n":{number}}},"idempotencyKey":"first-{number}"}}"#)
         };
         let body = waiting.iter().map(line).collect::<Vec<_>>().join("\n");
@@ -49,7 +46,7 @@ pub(crate) async fn results(
         let mut last = String::new();
         waiting.retain(|number| {
             let line = lines.next().unwrap_or_default();
-            let right = matches!(read_line(line, *number, scenario.expect), Said::Completed(_));
+            let right = matches!(read_line(line, *number, workflow.expect, Asks::End), Said::Completed(_));
             if !right {
                 last = String::from_utf8_lossy(&line[..line.len().min(500)]).into_owned();
             }
@@ -69,17 +66,15 @@ pub(crate) async fn results(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{ScenarioName, Work};
     use crate::fake::{Fake, Fault};
 
     #[tokio::test]
     async fn what_does_not_come_back_at_first_is_asked_for_again() {
-        let scenario = Scenario::new(ScenarioName::S1, Work::Noop);
-        assert!(document(&scenario).contains("{ name: load-s1-noop-first }"));
+        let workflow = workflow();
         for (fault, wrong) in [(Fault::None, 0), (Fault::BusyOnce, 1)] {
-            let address = Fake::start(fault, &scenario).await;
+            let address = Fake::start(fault, &workflow).await;
             let mut connection = Connection::open(address).await.unwrap();
-            let (_, errors) = results(&mut connection, "h", &scenario).await.unwrap();
+            let (_, errors) = results(&mut connection, "h", &workflow).await.unwrap();
             assert_eq!(errors, wrong);
         }
     }

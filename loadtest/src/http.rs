@@ -12,14 +12,25 @@ use tokio::net::TcpStream;
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Longest wait for an answer: longer than anything that is waited for on the other side.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(75);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer<'a> {
     pub status: u16,
+    pub head: &'a [u8],
     pub body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// When to try again, in seconds, if the answer says so.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        let lines = std::str::from_utf8(self.head).ok()?.lines();
+        let mut fields = lines.filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
+        value.trim().parse().ok()
+    }
 }
 
 /// A connection.
@@ -38,7 +49,11 @@ impl Connection {
     /// Sends a whole request and reads the whole answer. After an error the connection is of no more use.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
         let frame = tokio::time::timeout(PATIENCE, self.frame(request)).await??;
-        Ok(Answer { status: frame.status, body: &self.buffer[frame.head..frame.end()] })
+        Ok(Answer {
+            status: frame.status,
+            head: &self.buffer[..frame.head],
+            body: &self.buffer[frame.head..frame.end()],
+        })
     }
 
     async fn frame(&mut self, request: &[u8]) -> io::Result<Frame> {
@@ -127,9 +142,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            for answer in
-                ["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n"]
-            {
+            for answer in [
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+                "HTTP/1.1 429 No\r\nRetry-After: 3\r\ncontent-length: 0\r\n\r\n",
+            ] {
                 let mut request = [0; 4];
                 stream.read_exact(&mut request).await.unwrap();
                 // In two parts, as a slow network brings it.
@@ -141,8 +157,10 @@ mod tests {
             }
         });
         let mut connection = Connection::open(address).await.unwrap();
-        assert_eq!(connection.exchange(b"ping").await.unwrap(), Answer { status: 200, body: b"hi" });
-        assert_eq!(connection.exchange(b"ping").await.unwrap(), Answer { status: 429, body: b"" });
+        let first = connection.exchange(b"ping").await.unwrap();
+        assert_eq!((first.status, first.body, first.retry_after_seconds()), (200, &b"hi"[..], None));
+        let second = connection.exchange(b"ping").await.unwrap();
+        assert_eq!((second.status, second.body, second.retry_after_seconds()), (429, &b""[..], Some(3)));
         assert!(connection.exchange(b"ping").await.is_err());
     }
 }

@@ -5,10 +5,12 @@
 //! Must not know: what is inside a service. It starts `nova` as an operator does and speaks HTTP to it.
 //!
 //! ```text
-//! machine facts → start target → first results → closed loop: warm up | measure | drain → open loop: … → read all back → table, JSON
+//! machine facts → start target → first results → scenario: load, kills, restarts … → read all back → table, JSON
 //! ```
 
 pub mod args;
+mod bench;
+mod compare;
 mod cpu;
 mod error;
 #[cfg(test)]
@@ -22,11 +24,14 @@ mod report;
 mod request;
 mod run;
 mod scenario;
+mod steady;
 mod tally;
 mod target;
 mod verify;
+mod workflow;
 
+pub use compare::Old;
 pub use error::Error;
-pub use report::{Phase, Record};
+pub use report::{Figure, Phase, Record};
 pub use run::run;
 pub use verify::Verdict;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -13,14 +14,16 @@ use crate::Error;
 use crate::cpu::{Reading, Used};
 use crate::http::{Answer, Connection};
 use crate::pace::{self, Pace};
-use crate::request::{Said, Template, read_answer, read_line};
-use crate::scenario::{Expect, Scenario};
+use crate::request::{Asks, Due, Said, Submission, Template, read_answer, read_line};
 use crate::tally::Tally;
+use crate::workflow::{Expect, Workflow};
 
 /// Longest wait for a result that is asked for.
-const WAIT_SECONDS: u64 = 30;
+const WAIT_SECONDS: u64 = 60;
 /// Until all that was sent is answered: longer than one exchange may take.
-const DRAIN: Duration = Duration::from_secs(90);
+const DRAIN: Duration = Duration::from_secs(120);
+/// Until a burst is over.
+const BURST: Duration = Duration::from_secs(900);
 /// After one that was turned away.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -31,6 +34,8 @@ pub(crate) enum Loop {
     Closed { in_flight: u32 },
     /// By the clock, whatever became of those before.
     Open { per_second: u64 },
+    /// So many as fast as can be, with so many in flight, and then no more; all of it is measured.
+    Burst { count: u64, in_flight: u32 },
 }
 
 /// One loop.
@@ -43,6 +48,10 @@ pub(crate) struct Plan {
     pub batch: u32,
     /// Number of the first one.
     pub first: u64,
+    /// What answers are waited for.
+    pub asks: Asks,
+    /// When they wake, if they wait.
+    pub due: Option<Due>,
 }
 
 /// What a loop brought.
@@ -52,6 +61,10 @@ pub(crate) struct Loaded {
     pub used: Used,
     /// The number after the last one.
     pub next: u64,
+    /// The measured time, by the clock of the machine.
+    pub from: Timestamp,
+    /// When the measured time of the loop was over.
+    pub until: Instant,
 }
 
 impl Plan {
@@ -60,6 +73,7 @@ impl Plan {
         let batch = u64::from(self.batch);
         match self.kind {
             Loop::Closed { .. } => u64::MAX,
+            Loop::Burst { count, .. } => count,
             Loop::Open { per_second } => {
                 let all = u128::from(per_second) * (self.warmup + self.measured).as_micros() / 1_000_000;
                 (all as u64 / batch).max(1) * batch
@@ -71,8 +85,8 @@ impl Plan {
     /// were due in any case.
     fn connections(&self) -> u32 {
         match self.kind {
-            Loop::Closed { in_flight } => (in_flight / self.batch).max(1),
-            Loop::Open { per_second } => ((per_second / 8) as u32 / self.batch).clamp(16, 1_024),
+            Loop::Closed { in_flight } | Loop::Burst { in_flight, .. } => (in_flight / self.batch).max(1),
+            Loop::Open { per_second } => ((per_second / 8) as u32 / self.batch).clamp(16, 4_096),
         }
     }
 }
@@ -87,11 +101,12 @@ struct Shared {
     given: AtomicU64,
     broken: AtomicBool,
     expect: Expect,
+    asks: Asks,
     tally: Mutex<Tally>,
 }
 
 /// Runs one loop against the api at `address` to the end of its last execution; `read` reads the CPU counters.
-pub(crate) async fn run<R>(address: SocketAddr, read: R, scenario: &Scenario, plan: &Plan) -> Result<Loaded, Error>
+pub(crate) async fn run<R>(address: SocketAddr, read: R, workflow: &Workflow, plan: &Plan) -> Result<Loaded, Error>
 where
     R: Fn() -> Result<Reading, Error>,
 {
@@ -100,11 +115,15 @@ where
         let opened = Connection::open(address).await;
         connections.push(opened.map_err(|source| Error::Connect { address, source })?);
     }
-    let begin = Instant::now();
-    let (from, end) = (begin + plan.warmup, begin + plan.warmup + plan.measured);
+    let (begin, wall) = (Instant::now(), Timestamp::now());
+    let (from, end) = match plan.kind {
+        // Its end is that of its last execution.
+        Loop::Burst { .. } => (begin, begin + BURST),
+        _ => (begin + plan.warmup, begin + plan.warmup + plan.measured),
+    };
     let permits = Arc::new(Semaphore::new(0));
     let pace = match plan.kind {
-        Loop::Closed { .. } => None,
+        Loop::Closed { .. } | Loop::Burst { .. } => None,
         Loop::Open { per_second } => Some(Pace { begin, per_second }),
     };
     let shared = Arc::new(Shared {
@@ -115,11 +134,20 @@ where
         first: plan.first,
         given: AtomicU64::new(0),
         broken: AtomicBool::new(false),
-        expect: scenario.expect,
+        expect: workflow.expect,
+        asks: plan.asks,
         tally: Mutex::new(Tally::new(from, end)),
     });
     let pacer = pace.map(|pace| pace::keep(pace, shared.total, Arc::clone(&permits)));
-    let template = Template::new(&address.to_string(), &scenario.workflow, plan.batch, WAIT_SECONDS);
+    let template = Template::new(&Submission {
+        host: &address.to_string(),
+        workflow: &workflow.name,
+        lines: plan.batch,
+        asks: plan.asks,
+        wait_seconds: WAIT_SECONDS,
+        due: plan.due,
+        keyed: false,
+    });
     let result = supervise(read, plan, &shared, connections, template).await;
     permits.close();
     if let Some(pacer) = pacer {
@@ -129,7 +157,12 @@ where
     let used = result?;
     let next = plan.first + shared.given.load(Ordering::Relaxed);
     let shared = Arc::into_inner(shared).expect("all connections have ended");
-    Ok(Loaded { tally: shared.tally.into_inner(), used, next })
+    let mut tally = shared.tally.into_inner();
+    if matches!(plan.kind, Loop::Burst { .. }) {
+        tally.end_with_last();
+    }
+    let warmup = SignedDuration::try_from(from - begin).unwrap_or_default();
+    Ok(Loaded { tally, used, next, from: wall + warmup, until: end })
 }
 
 async fn supervise<R>(
@@ -156,6 +189,11 @@ where
             }
         }
     };
+    if matches!(plan.kind, Loop::Burst { .. }) {
+        let before = read()?;
+        let all = ended(shared.end).await?;
+        return if all { Ok(read()?.since(&before)) } else { Err(Error::Stuck { within: BURST }) };
+    }
     ended(shared.end - plan.measured).await?;
     let before = read()?;
     ended(shared.end).await?;
@@ -172,11 +210,13 @@ async fn drive(
     batch: u32,
 ) -> Result<(), Error> {
     while let Some((first, due)) = shared.next(batch).await {
-        let answer = connection.exchange(template.fill(first)).await;
+        let request = template.fill(first);
+        let sent = Instant::now();
+        let answer = connection.exchange(request).await;
         let now = Instant::now();
         match answer {
             Ok(answer) => {
-                if shared.note(&answer, first, batch, due, now) == Busy::Yes {
+                if shared.note(&answer, first, batch, [due, sent, now]) == Busy::Yes {
                     tokio::time::sleep(BREATH).await;
                 }
             }
@@ -210,7 +250,9 @@ impl Shared {
         if self.broken.load(Ordering::Relaxed) || (self.pace.is_none() && now >= self.end) {
             return None;
         }
-        let index = self.given.fetch_add(u64::from(batch), Ordering::Relaxed);
+        let given = |given: u64| (given < self.total).then(|| given + u64::from(batch));
+        // A burst ends when all are given away; an open loop has as many permits.
+        let index = self.given.fetch_update(Ordering::Relaxed, Ordering::Relaxed, given).ok()?;
         if index + u64::from(batch) >= self.total {
             // That was the last one: those who wait for a permit can go.
             self.permits.close();
@@ -218,11 +260,15 @@ impl Shared {
         Some((self.first + index, self.pace.map_or(now, |pace| pace.due(index))))
     }
 
-    fn note(&self, answer: &Answer<'_>, first: u64, batch: u32, due: Instant, now: Instant) -> Busy {
+    fn note(&self, answer: &Answer<'_>, first: u64, batch: u32, [due, sent, now]: [Instant; 3]) -> Busy {
         let mut tally = self.tally.lock();
         let refused = tally.refused;
+        tally.note_sent(due, sent);
+        if answer.status == 429 {
+            tally.note_refusal(sent, now, answer.retry_after_seconds());
+        }
         if batch == 1 {
-            let said = read_answer(answer.status, answer.body, first, self.expect);
+            let said = read_answer(answer.status, answer.body, first, self.expect, self.asks);
             tally.note(first, said, due, now);
             if said == Said::Other {
                 tally.keep(answer.status, answer.body);
@@ -232,8 +278,8 @@ impl Shared {
             for number in first..first + u64::from(batch) {
                 let line = lines.next().unwrap_or_default();
                 let said = match answer.status {
-                    200 => read_line(line, number, self.expect),
-                    status => read_answer(status, line, number, self.expect),
+                    200 => read_line(line, number, self.expect, self.asks),
+                    status => read_answer(status, line, number, self.expect, self.asks),
                 };
                 // Each was due at its own time.
                 let due = self.pace.map_or(due, |pace| pace.due(number - self.first));
@@ -250,13 +296,14 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{ScenarioName, Work};
+    use crate::args::Work;
     use crate::fake::{Fake, Fault};
     use crate::request::FIRST;
     use crate::verify::{Verdict, read_back};
 
     fn plan(kind: Loop, batch: u32) -> Plan {
-        Plan { kind, warmup: Duration::from_secs(1), measured: Duration::from_secs(2), batch, first: 5 }
+        let (warmup, measured, asks) = (Duration::from_secs(1), Duration::from_secs(2), Asks::End);
+        Plan { kind, warmup, measured, batch, first: 5, asks, due: None }
     }
 
     #[test]
@@ -264,21 +311,25 @@ mod tests {
         let open = |per_second, batch| plan(Loop::Open { per_second }, batch).total();
         assert_eq!((open(100, 1), open(100, 7), open(1, 1)), (300, 294, 3));
         let connections = |per_second| plan(Loop::Open { per_second }, 1).connections();
-        assert_eq!((connections(1), connections(4_000), connections(100_000)), (16, 500, 1_024));
+        assert_eq!((connections(1), connections(4_000), connections(100_000)), (16, 500, 4_096));
         assert_eq!(plan(Loop::Closed { in_flight: 256 }, 64).connections(), 4);
     }
 
     /// A short loop against an api that makes a mistake with one of the numbers, and what is found of it.
     async fn found(kind: Loop, batch: u32, fault: Fault) -> Result<(Loaded, Verdict), Error> {
-        let scenario = Scenario::new(ScenarioName::S1, Work::Noop);
-        let address = Fake::start(fault, &scenario).await;
+        found_of(kind, batch, fault, Asks::End).await
+    }
+
+    async fn found_of(kind: Loop, batch: u32, fault: Fault, asks: Asks) -> Result<(Loaded, Verdict), Error> {
+        let workflow = Workflow::chain("s1", 1, Work::Noop);
+        let address = Fake::start(fault, &workflow).await;
         let (warmup, measured) = (Duration::ZERO, Duration::from_millis(100));
-        let plan = Plan { kind, warmup, measured, batch, first: FIRST };
-        let loaded = run(address, || Ok(Reading::default()), &scenario, &plan).await?;
+        let plan = Plan { kind, warmup, measured, batch, first: FIRST, asks, due: None };
+        let loaded = run(address, || Ok(Reading::default()), &workflow, &plan).await?;
         let mut connection = Connection::open(address).await.expect("it listens");
         let sent = &loaded.tally.sent;
-        let verdict = read_back(&mut connection, &address.to_string(), &scenario, sent, Duration::ZERO).await?;
-        Ok((loaded, verdict))
+        let found = read_back(&mut connection, &address.to_string(), &workflow, sent, Duration::ZERO).await?;
+        Ok((loaded, found.verdict))
     }
 
     #[tokio::test]
@@ -288,12 +339,14 @@ mod tests {
             (Loop::Closed { in_flight: 8 }, 4),
             (Loop::Open { per_second: 500 }, 1),
             (Loop::Open { per_second: 500 }, 5),
+            (Loop::Burst { count: 50, in_flight: 4 }, 1),
+            (Loop::Burst { count: 50, in_flight: 10 }, 5),
         ] {
             let (loaded, verdict) = found(kind, batch, Fault::None).await.unwrap();
             assert!(verdict.is_right() && verdict.refused == 0, "{kind:?} by {batch}: {verdict:?}");
             assert_eq!(verdict.submitted, loaded.next - FIRST);
             assert!(verdict.submitted.is_multiple_of(u64::from(batch)));
-            if matches!(kind, Loop::Open { .. }) {
+            if !matches!(kind, Loop::Closed { .. }) {
                 // All that were due, however late they were sent.
                 assert_eq!((verdict.submitted, loaded.tally.latency_us.len()), (50, 50));
             }
@@ -317,6 +370,9 @@ mod tests {
             assert_eq!(loaded.tally.wrong.len(), 1);
             let (loaded, verdict) = of(Fault::Busy).await;
             assert!(verdict.is_right() && verdict.refused == 1 && loaded.tally.refused == 1, "{verdict:?}");
+            // Of a batch only lines are turned away.
+            let told = loaded.tally.retry_after_s;
+            assert_eq!((told.len(), told.max()), if batch == 1 { (1, 2) } else { (0, 0) });
         }
     }
 
@@ -324,5 +380,22 @@ mod tests {
     async fn a_target_that_goes_away_ends_the_loop() {
         let error = found(Loop::Open { per_second: 500 }, 1, Fault::Gone).await.unwrap_err();
         assert!(matches!(error, Error::Unanswered { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn mistakes_with_what_was_only_accepted_are_found_too() {
+        let burst = Loop::Burst { count: 20, in_flight: 4 };
+        for batch in [1, 2] {
+            let of = async |fault| found_of(burst, batch, fault, Asks::Commit).await.unwrap();
+            let (loaded, verdict) = of(Fault::None).await;
+            assert!(verdict.is_right() && verdict.completed == 20, "{verdict:?}");
+            assert!(loaded.tally.sent.iter().all(|sent| matches!(sent.said, Said::Accepted(_))));
+            let (_, verdict) = of(Fault::Lost).await;
+            assert!(!verdict.is_right() && verdict.missing == 1, "{verdict:?}");
+            let (_, verdict) = of(Fault::Doubled).await;
+            assert!(!verdict.is_right() && verdict.duplicates == 1, "{verdict:?}");
+            let (_, verdict) = of(Fault::WrongInHistory).await;
+            assert!(!verdict.is_right() && verdict.wrong == 1, "{verdict:?}");
+        }
     }
 }

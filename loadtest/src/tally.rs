@@ -28,25 +28,64 @@ pub(crate) struct Tally {
     pub sent: Vec<Sent>,
     /// From when an execution was due to the answer with its result, in microseconds, of those due in the measured time.
     pub latency_us: Histogram<u64>,
-    /// Completed in the measured time.
+    /// How late submissions were sent, in microseconds: the generator's own delay, and that of connections in use.
+    pub late_us: Histogram<u64>,
+    /// Completed, or accepted where nothing else is asked for, in the measured time.
     pub completed: u64,
     /// Turned away, ever.
     pub refused: u64,
+    /// From when those were sent that were turned away until they knew, in microseconds.
+    pub refused_us: Histogram<u64>,
+    /// How long they were told to wait, in seconds; 0 where they were not told.
+    pub retry_after_s: Histogram<u64>,
     /// Some of the answers that were not right.
     pub wrong: Vec<String>,
+    /// When the last answer came.
+    last: Instant,
 }
 
 impl Tally {
     pub(crate) fn new(from: Instant, to: Instant) -> Self {
-        let latency_us = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are in order");
-        Self { from, to, sent: Vec::new(), latency_us, completed: 0, refused: 0, wrong: Vec::new() }
+        let (latency_us, late_us) = (histogram(), histogram());
+        Self {
+            from,
+            to,
+            sent: Vec::new(),
+            latency_us,
+            late_us,
+            completed: 0,
+            refused: 0,
+            refused_us: histogram(),
+            retry_after_s: histogram(),
+            wrong: Vec::new(),
+            last: from,
+        }
+    }
+
+    /// Notes that what was due then was sent at this time.
+    pub(crate) fn note_sent(&mut self, due: Instant, sent: Instant) {
+        if self.from <= due && due < self.to {
+            self.late_us.saturating_record(sent.saturating_duration_since(due).as_micros() as u64);
+        }
+    }
+
+    /// Notes how a whole request was turned away.
+    pub(crate) fn note_refusal(&mut self, sent: Instant, now: Instant, retry_after_seconds: Option<u64>) {
+        self.refused_us.saturating_record(now.saturating_duration_since(sent).as_micros() as u64);
+        self.retry_after_s.saturating_record(retry_after_seconds.unwrap_or(0));
+    }
+
+    /// The measured time ends with the last answer.
+    pub(crate) fn end_with_last(&mut self) {
+        self.to = self.last;
     }
 
     /// Notes an answer that came `now` to an execution that was due at `due`.
     pub(crate) fn note(&mut self, number: u64, said: Said, due: Instant, now: Instant) {
         self.sent.push(Sent { number, said });
+        self.last = self.last.max(now);
         match said {
-            Said::Completed(_) => {
+            Said::Completed(_) | Said::Accepted(_) => {
                 if self.from <= now && now < self.to {
                     self.completed += 1;
                 }
@@ -73,6 +112,11 @@ impl Tally {
     }
 }
 
+/// For microseconds.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are in order")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +136,11 @@ mod tests {
         let longest = tally.latency_us.max();
         assert!((3_990_000..=4_010_000).contains(&longest), "{longest}");
         assert_eq!(tally.window(), Duration::from_secs(1));
+        tally.note_sent(at(1_100), at(1_103));
+        tally.note_sent(at(900), at(999));
+        assert_eq!((tally.late_us.len(), tally.late_us.max()), (1, 3_001));
+        tally.end_with_last();
+        assert_eq!(tally.window(), Duration::from_millis(4_990));
     }
 
     #[test]

@@ -142,6 +142,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// `kill -9` of all processes but the brokers; [`Cluster::start_all`] starts them again.
+    pub fn kill_all(&mut self) {
+        self.processes().for_each(Process::kill);
+    }
+
+    /// Starts all processes but the brokers again on the same data and ports, and does not wait for them.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.processes().try_for_each(Process::start)
+    }
+
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let services = self.schedulers.iter_mut().chain(&mut self.workers).chain(&mut self.triggers);
+        self.members.processes().iter_mut().chain(services).chain(&mut self.apis)
+    }
+
     /// A client of the first api.
     ///
     /// # Panics

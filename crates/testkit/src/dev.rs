@@ -130,6 +130,34 @@ impl DevCluster {
         self.process.ready(START).await.map(drop)
     }
 
+    /// `kill -9` of all its processes, coordinators too; [`DevCluster::start_all`] starts them again.
+    pub fn kill_all(&mut self) {
+        self.process.kill();
+        self.members.iter_mut().flat_map(Members::processes).for_each(Process::kill);
+    }
+
+    /// Starts all its processes again on the same data and ports, and does not wait for them.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_all(&mut self) -> Result<()> {
+        for process in self.members.iter_mut().flat_map(Members::processes) {
+            process.start()?;
+        }
+        self.process.start()
+    }
+
+    /// Waits until all its processes answer; for after [`DevCluster::start_all`].
+    ///
+    /// # Errors
+    /// When one ended, or at the deadline.
+    pub async fn ready(&mut self, within: Duration) -> Result<()> {
+        if let Some(members) = &mut self.members {
+            members.ready(within).await?;
+        }
+        self.process.ready(within).await.map(drop)
+    }
+
     /// Where the attempts are noted, if that was asked for.
     #[must_use]
     pub fn ledger(&self) -> PathBuf {

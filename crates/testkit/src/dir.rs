@@ -1,5 +1,6 @@
 //! Directories of a run.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -49,5 +50,34 @@ impl Dir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes on the disk of all files in it; files that go away meanwhile count nothing.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        bytes_on_disk(&self.path)
+    }
+}
+
+fn bytes_on_disk(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    let entries = metadata.is_dir().then(|| std::fs::read_dir(path).ok()).flatten().into_iter().flatten();
+    let inside: u64 = entries.filter_map(Result::ok).map(|entry| bytes_on_disk(&entry.path())).sum();
+    metadata.blocks() * 512 + inside
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_the_disk_is_counted() {
+        let dir = Dir::temporary().unwrap();
+        let before = dir.bytes_on_disk();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/b"), vec![7; 100_000]).unwrap();
+        let more = dir.bytes_on_disk() - before;
+        // In whole blocks, with its directory.
+        assert!((100_000..150_000).contains(&more), "{more}");
     }
 }

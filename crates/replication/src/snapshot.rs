@@ -83,6 +83,32 @@ pub(crate) struct SnapshotFile {
     _unfinished: Option<Arc<Unfinished>>,
 }
 
+/// A file of which little waits to be written: one sync of all of a large snapshot at its end would hold up those of the
+/// log, on the same disk, for as long as it takes.
+struct Steady {
+    file: File,
+    waiting: u64,
+}
+
+/// Bytes written between two syncs.
+const SYNC_EVERY: u64 = 4 << 20;
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.waiting >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.waiting = 0;
+        }
+        let written = self.file.write(bytes)?;
+        self.waiting += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 struct Summed<W> {
     out: W,
     crc: u32,
@@ -167,7 +193,8 @@ impl SnapshotDir {
     ) -> io::Result<SnapshotFile> {
         let unfinished = self.unfinished();
         let json = serde_json::to_vec(header)?;
-        let mut out = Summed { out: BufWriter::new(File::create(unfinished.path())?), crc: 0, length: 0 };
+        let file = Steady { file: File::create(unfinished.path())?, waiting: 0 };
+        let mut out = Summed { out: BufWriter::new(file), crc: 0, length: 0 };
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&self.cluster)?;
@@ -179,7 +206,7 @@ impl SnapshotDir {
         out.write_all(&body_length.to_le_bytes())?;
         let crc = out.crc;
         out.write_all(&crc.to_le_bytes())?;
-        out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.out.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
         let kept = self.keep(self.finished(unfinished)?)?;
         self.shared.written.fetch_add(1, Ordering::Relaxed);
         Ok(kept)
@@ -302,6 +329,18 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
         dir.write(&header, |out| out.write_all(b"state")).expect("there is space");
         assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
+    }
+
+    #[test]
+    fn a_large_snapshot_is_synced_on_its_way() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        let body: Vec<u8> = (0..3 * SYNC_EVERY as usize).map(|at| (at / 1_000) as u8).collect();
+        let written = dir.write(&header, |out| body.chunks(100_000).try_for_each(|part| out.write_all(part)));
+        let mut read = Vec::new();
+        written.expect("there is space").body().expect("it opens").read_to_end(&mut read).expect("it is read");
+        assert!(read == body);
     }
 
     #[test]

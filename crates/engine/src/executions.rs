@@ -35,6 +35,8 @@ const MOST_BYTES: usize = 8 << 10;
 #[derive(Clone, Default)]
 pub struct Executions {
     live: Sorted<ExecutionId, Arc<Execution>>,
+    /// Where the last live one that was changed stands: it is asked for again and again.
+    hint: Place,
     parked: Pieces<Packs>,
     /// Bytes of those that are parked.
     packed_bytes: u64,
@@ -173,7 +175,7 @@ impl Executions {
     /// Whether it is open.
     #[must_use]
     pub fn contains(&self, id: ExecutionId) -> bool {
-        self.live.contains_key(&id) || self.find(id).is_some()
+        self.live(id).is_some() || self.find(id).is_some()
     }
 
     /// Whether it is open and packed.
@@ -189,12 +191,14 @@ impl Executions {
     /// The execution, if it is not packed.
     #[must_use]
     pub fn live(&self, id: ExecutionId) -> Option<&Arc<Execution>> {
-        self.live.get(&id)
+        Some(self.live.at(self.live.place(&id, self.hint)?))
     }
 
     /// The same, to change it.
     pub(crate) fn live_mut(&mut self, id: ExecutionId) -> Option<&mut Execution> {
-        self.live.get_mut(&id).map(Arc::make_mut)
+        let place = self.live.place(&id, self.hint)?;
+        self.hint = place;
+        Some(Arc::make_mut(self.live.at_mut(place)))
     }
 
     /// The execution, packed or not; `versions` are those of the catalogue.
@@ -261,7 +265,7 @@ impl Executions {
 
     /// Puts one in.
     pub fn insert(&mut self, execution: Arc<Execution>) {
-        self.live.insert(execution.id, execution);
+        self.hint = self.live.put(execution.id, execution).0;
     }
 
     /// Puts one in as [`Self::runs`] gave it; it stays packed if it rests.
@@ -287,8 +291,9 @@ impl Executions {
     }
 
     fn keep(&mut self, id: ExecutionId, bytes: &[u8]) {
-        let (piece, at) = self.parked.make_room(&id);
-        piece.insert(at, id, bytes);
+        let Err(place) = self.parked.search(|known| known.cmp(&id)) else { return };
+        let (piece, place) = self.parked.make_room(&id, place);
+        piece.insert(place.at, id, bytes);
         self.packed_bytes += bytes.len() as u64;
     }
 
@@ -299,7 +304,7 @@ impl Executions {
 
     /// Whether a look at it would find it packed. Quick where nothing is parked.
     pub(crate) fn sleeps(&self, id: ExecutionId) -> bool {
-        self.parked.len() > 0 && !self.live.contains_key(&id) && self.find(id).is_some()
+        self.parked.len() > 0 && self.live(id).is_none() && self.find(id).is_some()
     }
 
     /// Unpacks it, if it is packed.

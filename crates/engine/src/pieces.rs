@@ -42,7 +42,7 @@ pub(crate) trait Piece: Clone + Default {
 }
 
 /// Where something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     group: usize,
     piece: usize,
@@ -97,11 +97,22 @@ impl<P: Piece> Pieces<P> {
         Arc::make_mut(&mut Arc::make_mut(&mut self.groups[place.group].1)[place.piece].1)
     }
 
+    /// Whether this key stands there: quicker than looking for it.
+    pub(crate) fn stands_at(&self, key: &P::Key, place: Place) -> bool {
+        let piece = self.groups.get(place.group).and_then(|(_, group)| group.get(place.piece));
+        piece.and_then(|(_, piece)| piece.keys().get(place.at)) == Some(key)
+    }
+
     /// Finds what compares as equal; `compare` says how a key stands to what is looked for.
     pub(crate) fn find(&self, compare: impl Fn(&P::Key) -> Ordering) -> Option<Place> {
+        self.search(compare).ok()
+    }
+
+    /// The same; where there is nothing, the place where it would stand.
+    pub(crate) fn search(&self, compare: impl Fn(&P::Key) -> Ordering) -> Result<Place, Place> {
         let reached = |least: &P::Key| compare(least) != Ordering::Greater;
         let group = match self.groups.len() {
-            0 => return None,
+            0 => return Err(Place::default()),
             1 => 0,
             _ => self.groups.partition_point(|(least, _)| reached(least)).saturating_sub(1),
         };
@@ -110,36 +121,44 @@ impl<P: Piece> Pieces<P> {
             1 => 0,
             _ => pieces.partition_point(|(least, _)| reached(least)).saturating_sub(1),
         };
-        let at = pieces[piece].1.keys().binary_search_by(compare).ok()?;
-        Some(Place { group, piece, at })
+        match pieces[piece].1.keys().binary_search_by(compare) {
+            Ok(at) => Ok(Place { group, piece, at }),
+            Err(at) => Err(Place { group, piece, at }),
+        }
     }
 
-    /// The piece into which a new key belongs, and its place there; the caller puts it in.
-    pub(crate) fn make_room(&mut self, key: &P::Key) -> (&mut P, usize) {
+    /// The piece into which a new key belongs, and its place; the caller puts it in. `place` is what a search gave.
+    pub(crate) fn make_room(&mut self, key: &P::Key, mut place: Place) -> (&mut P, Place) {
         if self.groups.is_empty() {
             self.groups.push_back((key.clone(), Arc::new(vec![(key.clone(), Arc::default())])));
         }
-        let mut group = self.groups.partition_point(|(least, _)| least <= key).saturating_sub(1);
-        if self.groups[group].1.len() >= GROUP {
-            group = self.divide_group(group, key);
-        }
-        let is_last = group + 1 == self.groups.len();
-        let (least, pieces) = &mut self.groups[group];
-        if key < least {
-            *least = key.clone();
-        }
-        let pieces = Arc::make_mut(pieces);
-        let mut at = pieces.partition_point(|(least, _)| least <= key).saturating_sub(1);
-        if pieces[at].1.is_full() {
-            at = divide(pieces, at, key, is_last);
-        }
-        let (least, piece) = &mut pieces[at];
-        if key < least {
-            *least = key.clone();
+        if self.groups[place.group].1[place.piece].1.is_full() {
+            place = self.divide(place, key);
         }
         self.len += 1;
-        let place = piece.keys().partition_point(|known| known < key);
+        let (least, pieces) = &mut self.groups[place.group];
+        if key < least {
+            *least = key.clone();
+        }
+        let (least, piece) = &mut Arc::make_mut(pieces)[place.piece];
+        if key < least {
+            *least = key.clone();
+        }
         (Arc::make_mut(piece), place)
+    }
+
+    /// Makes two of a full piece, and of its group if that is full; gives the place where `key` belongs then.
+    fn divide(&mut self, mut place: Place, key: &P::Key) -> Place {
+        if self.groups[place.group].1.len() >= GROUP {
+            place.group = self.divide_group(place.group, key);
+            let pieces = &self.groups[place.group].1;
+            place.piece = pieces.partition_point(|(least, _)| least <= key).saturating_sub(1);
+        }
+        let is_last = place.group + 1 == self.groups.len();
+        let pieces = Arc::make_mut(&mut self.groups[place.group].1);
+        place.piece = divide(pieces, place.piece, key, is_last);
+        place.at = pieces[place.piece].1.keys().partition_point(|known| known < key);
+        place
     }
 
     /// Makes two of a full group; gives the one where `key` belongs.

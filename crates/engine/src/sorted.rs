@@ -139,13 +139,39 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
 
     /// Puts a value in; gives the one that was there.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        if let Some(place) = self.0.find(|known| known.cmp(&key)) {
-            return Some(std::mem::replace(&mut self.0.piece_mut(place).values[place.at], value));
+        self.put(key, value).1
+    }
+
+    /// The same, and where it stands now.
+    pub(crate) fn put(&mut self, key: K, value: V) -> (Place, Option<V>) {
+        match self.0.search(|known| known.cmp(&key)) {
+            Ok(place) => {
+                let old = std::mem::replace(&mut self.0.piece_mut(place).values[place.at], value);
+                (place, Some(old))
+            }
+            Err(place) => {
+                let (piece, place) = self.0.make_room(&key, place);
+                piece.keys.insert(place.at, key);
+                piece.values.insert(place.at, value);
+                (place, None)
+            }
         }
-        let (piece, at) = self.0.make_room(&key);
-        piece.keys.insert(at, key);
-        piece.values.insert(at, value);
-        None
+    }
+
+    /// Where a key stands. `hint` is where it stood, perhaps: whoever asks for the same thing again and again finds it
+    /// there.
+    pub(crate) fn place(&self, key: &K, hint: Place) -> Option<Place> {
+        if self.0.stands_at(key, hint) { Some(hint) } else { self.0.find(|known| known.cmp(key)) }
+    }
+
+    /// The value there.
+    pub(crate) fn at(&self, place: Place) -> &V {
+        &self.0.piece(place).values[place.at]
+    }
+
+    /// The same, to change it.
+    pub(crate) fn at_mut(&mut self, place: Place) -> &mut V {
+        &mut self.0.piece_mut(place).values[place.at]
     }
 
     /// Takes a value out.

@@ -302,6 +302,23 @@ pub struct Execution {
     pub total: Option<TimerId>,
     /// Evaluations asked for.
     pub offers: BTreeSet<Token>,
+    /// Where its events are while an entry is applied.
+    pub pending: Pending,
+}
+
+/// Place of an execution's events in [`State::pending`]; says nothing once the entry is applied, and makes no difference
+/// between executions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending(pub(crate) u32);
+
+impl PartialEq for Pending {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Hash for Pending {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A live run of a body.

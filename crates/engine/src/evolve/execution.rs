@@ -51,6 +51,7 @@ impl State {
             next_scope: 1,
             total,
             offers: BTreeSet::new(),
+            pending: Default::default(),
         };
         let Some(shard) = self.shard_mut(id.shard()) else { return };
         shard.executions.insert(Arc::new(execution));

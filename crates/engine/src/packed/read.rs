@@ -81,6 +81,7 @@ pub fn unpack(id: ExecutionId, bytes: &[u8], versions: &[Arc<WorkflowVersion>]) 
         next_scope,
         total,
         offers: Default::default(),
+        pending: Default::default(),
     })
 }
 

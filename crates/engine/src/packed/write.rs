@@ -26,6 +26,7 @@ pub fn pack(execution: &Execution, out: &mut Vec<u8>) {
         next_scope,
         total,
         offers: _,
+        pending: _,
     } = execution;
     let mut out = Writer { out, start: started_at.0 };
     let flags = [

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use crate::ids::ExecutionId;
 use crate::output::NodeState;
 use crate::packed::{BadPack, pack, unpack};
-use crate::pieces::{Piece, Pieces, Place};
+use crate::packs::Packs;
+use crate::pieces::{Pieces, Place};
 use crate::sorted::Sorted;
 use crate::state::{Execution, Phase, WorkflowVersion};
 
@@ -40,91 +41,6 @@ pub struct Executions {
     parked: Pieces<Packs>,
     /// Bytes of those that are parked.
     packed_bytes: u64,
-}
-
-/// Parked executions side by side: each costs its bytes and 20 more, and a copy of a piece is three copies of memory.
-#[derive(Clone, Default)]
-struct Packs {
-    ids: Vec<ExecutionId>,
-    /// Where the bytes of each end.
-    ends: Vec<u32>,
-    bytes: Vec<u8>,
-}
-
-impl Packs {
-    const MOST: usize = 128;
-    const MOST_BYTES: usize = 16 << 10;
-
-    fn start(&self, at: usize) -> usize {
-        if at == 0 { 0 } else { self.ends[at - 1] as usize }
-    }
-
-    fn get(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.ends[at] as usize]
-    }
-
-    fn insert(&mut self, at: usize, id: ExecutionId, bytes: &[u8]) {
-        let (start, len) = (self.start(at), self.bytes.len());
-        self.bytes.extend_from_slice(bytes);
-        if start < len {
-            self.bytes.copy_within(start..len, start + bytes.len());
-            self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-        }
-        self.ids.insert(at, id);
-        self.ends.insert(at, start as u32);
-        self.ends[at..].iter_mut().for_each(|end| *end += bytes.len() as u32);
-    }
-
-    fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.ends[at] as usize);
-        self.bytes.drain(start..end);
-        self.ids.remove(at);
-        self.ends.remove(at);
-        self.ends[at..].iter_mut().for_each(|it| *it -= (end - start) as u32);
-    }
-}
-
-impl Piece for Packs {
-    type Key = ExecutionId;
-
-    fn keys(&self) -> &[ExecutionId] {
-        &self.ids
-    }
-
-    fn is_full(&self) -> bool {
-        self.ids.len() >= Self::MOST || (self.ids.len() > 1 && self.bytes.len() >= Self::MOST_BYTES)
-    }
-
-    fn is_sparse(&self) -> bool {
-        self.ids.len() <= Self::MOST / 4
-    }
-
-    fn may_join(&self, other: &Self) -> bool {
-        self.ids.len() + other.ids.len() <= Self::MOST / 2
-            && self.bytes.len() + other.bytes.len() <= Self::MOST_BYTES / 2
-    }
-
-    fn split_off(&mut self, at: usize) -> Self {
-        let start = self.start(at);
-        let mut right =
-            Self { ids: self.ids.split_off(at), ends: self.ends.split_off(at), bytes: self.bytes.split_off(start) };
-        right.ends.iter_mut().for_each(|end| *end -= start as u32);
-        self.close();
-        right
-    }
-
-    fn append(&mut self, other: Self) {
-        let len = self.bytes.len() as u32;
-        self.ids.extend(other.ids);
-        self.ends.extend(other.ends.iter().map(|end| end + len));
-        self.bytes.extend(other.bytes);
-    }
-
-    fn close(&mut self) {
-        self.ids.shrink_to_fit();
-        self.ends.shrink_to_fit();
-        self.bytes.shrink_to_fit();
-    }
 }
 
 /// Some executions, packed.
@@ -241,10 +157,7 @@ impl Executions {
 
     fn kept(&self) -> impl Iterator<Item = (ExecutionId, Kept<'_>)> {
         let mut live = self.live.iter().map(|(id, it)| (*id, Kept::Live(it))).peekable();
-        let parked = self
-            .parked
-            .pieces()
-            .flat_map(|piece| piece.ids.iter().enumerate().map(|(at, id)| (*id, Kept::Parked(piece.get(at)))));
+        let parked = self.parked.pieces().flat_map(Packs::iter).map(|(id, bytes)| (id, Kept::Parked(bytes)));
         let mut parked = parked.peekable();
         std::iter::from_fn(move || match (live.peek(), parked.peek()) {
             (Some((one, _)), Some((other, _))) if one > other => parked.next(),
@@ -255,7 +168,7 @@ impl Executions {
 
     /// Ids of those that are packed, in order.
     pub fn parked_ids(&self) -> impl Iterator<Item = ExecutionId> {
-        self.parked.pieces().flat_map(|piece| piece.ids.iter().copied())
+        self.parked.pieces().flat_map(Packs::iter).map(|(id, _)| id)
     }
 
     /// The first few that are not packed.

@@ -32,6 +32,7 @@ pub mod limits;
 mod memory;
 pub mod output;
 pub mod packed;
+mod packs;
 mod park;
 pub mod payload;
 mod pieces;

@@ -1,15 +1,17 @@
 //! What an api measures.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, gauge, histogram};
+use parking_lot::RwLock;
 
 use crate::state::App;
 
 /// Requests by `route` and `status`.
-pub(crate) const REQUESTS: &str = "nova_api_requests_total";
+const REQUESTS: &str = "nova_api_requests_total";
 /// How long requests took, in seconds, by `route`.
-pub(crate) const REQUEST_SECONDS: &str = "nova_api_request_seconds";
+const REQUEST_SECONDS: &str = "nova_api_request_seconds";
 /// Submissions by `outcome` (`accepted`, `rejected`, `received`, `too_busy`, `unavailable`, `not_sent`, `unknown`).
 const SUBMISSIONS: &str = "nova_api_submissions_total";
 /// From taking a submission to its committed answer, in seconds.
@@ -27,6 +29,24 @@ pub(crate) const BATCH: &str = "nova_api_submit_batch_records";
 
 /// How often gauges are set.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// What is measured of each request. By route and status it is looked up once, since requests are many.
+#[derive(Default)]
+pub(crate) struct Requests(RwLock<BTreeMap<Box<str>, BTreeMap<u16, (Counter, Histogram)>>>);
+
+impl Requests {
+    pub(crate) fn note(&self, route: &str, status: u16, took: Duration) {
+        if let Some((count, seconds)) = self.0.read().get(route).and_then(|route| route.get(&status)) {
+            count.increment(1);
+            return seconds.record(took.as_secs_f64());
+        }
+        let count = counter!(REQUESTS, "route" => route.to_owned(), "status" => status.to_string());
+        let seconds = histogram!(REQUEST_SECONDS, "route" => route.to_owned());
+        count.increment(1);
+        seconds.record(took.as_secs_f64());
+        self.0.write().entry(route.into()).or_default().insert(status, (count, seconds));
+    }
+}
 
 /// What is measured of each submission. Looked up once: they are many.
 pub(crate) struct Submissions {

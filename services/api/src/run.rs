@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
 use futures::StreamExt;
-use metrics::{counter, histogram};
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
 use nova_client::load::{self, Marks};
@@ -23,7 +22,6 @@ use nova_telemetry::MetricsPage;
 use nova_wire::ClusterId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::config::Config;
 use crate::handlers::{cluster, executions, submit, watch, workflows};
@@ -32,7 +30,8 @@ use crate::replies::Replies;
 use crate::state::{App, Shared};
 use crate::submitter::Submitter;
 use crate::workflows::Workflows;
-use crate::{metrics as names, openapi};
+use crate::metrics::{self as names, Requests};
+use crate::openapi;
 
 /// Why an api ended.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +157,7 @@ impl Api {
 
 fn router(app: App, metrics: MetricsPage) -> Router {
     let limit = app.config.max_body_bytes;
+    let measured = Arc::new(Requests::default());
     let own = Arc::clone(&app);
     let ready: observe::Ready = Arc::new(move || {
         let app = Arc::clone(&own);
@@ -194,12 +194,9 @@ fn router(app: App, metrics: MetricsPage) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "the path has no such method")
         })
-        .layer(axum::middleware::from_fn(measure))
-        // A body above the limit is refused by its length, before it is read.
-        .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(limit))
-        .layer(axum::middleware::from_fn(move |request, next| refuse_large(limit, request, next)))
-        .layer(axum::middleware::map_response(problems_everywhere))
+        .layer(DefaultBodyLimit::max(limit))
+        // One for all: each layer costs every request some microseconds.
+        .layer(axum::middleware::from_fn(move |request, next| around(limit, Arc::clone(&measured), request, next)))
         .with_state(app)
 }
 
@@ -210,14 +207,24 @@ async fn document() -> Response {
     }
 }
 
-/// Refuses a body whose stated length is above the limit. Some of it is read and thrown away: a client that still sends
-/// when the connection closes would not see the answer.
-async fn refuse_large(limit: usize, request: Request, next: Next) -> Response {
+/// What is done about every request: one that is too large is refused by its length, before it is read; it is measured;
+/// and whatever refuses it, the answer is a problem.
+async fn around(limit: usize, measured: Arc<Requests>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
     let stated = request.headers().get(header::CONTENT_LENGTH);
     let stated = stated.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
-    if stated <= limit as u64 {
-        return next.run(request).await;
+    if stated > limit as u64 {
+        return refuse_large(limit, stated, request).await;
     }
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = problems_everywhere(next.run(request).await).await;
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    measured.note(route, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Some of the body is read and thrown away: a client that still sends when the connection closes would not see the answer.
+async fn refuse_large(limit: usize, stated: u64, request: Request) -> Response {
     let mut body = request.into_body().into_data_stream();
     let throwing_away = async {
         let mut read = 0;
@@ -230,16 +237,6 @@ async fn refuse_large(limit: usize, request: Request, next: Next) -> Response {
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), throwing_away).await;
     Problem::body_too_large(format!("{stated} bytes; at most {limit}")).into_response()
-}
-
-async fn measure(request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
-    let status = response.status().as_u16().to_string();
-    histogram!(names::REQUEST_SECONDS, "route" => route.clone()).record(begun.elapsed().as_secs_f64());
-    counter!(names::REQUESTS, "route" => route, "status" => status).increment(1);
-    response
 }
 
 /// Refusals that the framework makes in plain text become problems too.

@@ -17,8 +17,8 @@ use crate::store::{History, HistoryError};
 
 /// Records of one transaction, about.
 const RECORDS: usize = 2_000;
-/// Longest gathering of one transaction.
-const GATHER: Duration = Duration::from_millis(3);
+/// Shortest and longest gathering of one transaction, in milliseconds.
+const GATHER_MS: (u64, u64) = (3, 50);
 /// How often the lag is measured.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -130,13 +130,15 @@ impl Work {
         }
         self.tell_next(&positions);
         let mut lag_at = Instant::now();
+        let mut before = 0;
         loop {
             if lag_at <= Instant::now() {
                 self.measure(&positions).await;
                 lag_at = Instant::now() + LAG_EVERY;
             }
             let Some(batch) = next(&mut *reader, LAG_EVERY).await? else { continue };
-            let (rows, told) = self.gather(batch, &mut *reader, &mut positions).await?;
+            let (rows, told) = self.gather(batch, gathering(before), &mut *reader, &mut positions).await?;
+            before = told.len();
             let begun = Instant::now();
             self.history.write(&rows).await.map_err(text)?;
             histogram!(names::WRITE_SECONDS).record(begun.elapsed().as_secs_f64());
@@ -156,11 +158,12 @@ impl Work {
     async fn gather(
         &self,
         first: Batch,
+        gathering: Duration,
         reader: &mut dyn Reader,
         positions: &mut Positions,
     ) -> Result<(Rows, Vec<Told>), String> {
         let (mut rows, mut told) = (Rows::default(), Vec::new());
-        let end = Instant::now() + GATHER;
+        let end = Instant::now() + gathering;
         let mut batch = first;
         let mut records = 0;
         loop {
@@ -222,6 +225,13 @@ impl Work {
         }
         gauge!(names::AGE).set(self.fresh.borrow().elapsed().as_secs_f64());
     }
+}
+
+/// How long to gather, given how many messages the transaction before had. With many of them most executions end in the
+/// transaction in which they begin, and their rows are written once.
+fn gathering(before: usize) -> Duration {
+    let (shortest, longest) = GATHER_MS;
+    Duration::from_millis((before as u64 / 4).clamp(shortest, longest))
 }
 
 async fn next(reader: &mut dyn Reader, wait: Duration) -> Result<Option<Batch>, String> {

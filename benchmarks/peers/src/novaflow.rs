@@ -9,7 +9,7 @@ use nova_testkit::{DevCluster, DevOptions, Nova, until};
 use serde::Deserialize;
 
 use crate::Error;
-use crate::case::{Case, Work};
+use crate::case::{Case, Form, Work};
 use crate::load::Question;
 use crate::system::{About, Places};
 
@@ -50,10 +50,11 @@ impl NovaFlow {
         let url = cluster.rest().url();
         let host = url.strip_prefix("http://").and_then(|rest| rest.parse().ok());
         let host = host.ok_or_else(|| Error::Options(format!("{url} is not an address of nova dev")))?;
-        let works = [1, 5, 10].map(|steps| Work::Chain { steps });
-        for work in works.into_iter().chain([Work::Fan { steps: 1_000 }]) {
-            cluster.rest().apply(&document(work)).await?;
-            let question = ask(work);
+        let chains = [1, 5, 10].map(|steps| Work::Chain { steps });
+        let all = chains.iter().flat_map(|work| [(*work, Form::Dispatched), (*work, Form::Chained)]);
+        for (work, form) in all.chain([(Work::Fan { steps: 1_000 }, Form::Dispatched)]) {
+            cluster.rest().apply(&document(work, form)).await?;
+            let question = ask(work, form);
             until("the first execution", START, || question.once(host, 1)).await?;
         }
         Ok(Self { cluster, nova, members, coordinators: coordinators.unwrap_or_default(), host })
@@ -71,7 +72,7 @@ impl NovaFlow {
             place,
             "coordinators sync each batch of entries (fdatasync) before it is applied; the bus syncs each batch of records",
             "an execution is accepted, and a result stored, by a committed entry",
-            "workers of nova dev, steps of kind echo whose argument is an expression; clients by HTTP/1.1 to the one api",
+            "workers of nova dev, steps of kind echo; clients by HTTP/1.1 to the one api",
         ];
         Ok(About { version, settings: settings.map(Into::into).to_vec() })
     }
@@ -87,7 +88,7 @@ impl NovaFlow {
     }
 
     pub(crate) fn question(&self, case: &Case) -> Question {
-        ask(case.work)
+        ask(case.work, case.form)
     }
 
     pub(crate) fn check(&mut self) -> Result<(), Error> {
@@ -97,27 +98,34 @@ impl NovaFlow {
     }
 }
 
-fn name(work: Work) -> String {
-    match work {
-        Work::Chain { steps } => format!("chain-{steps}"),
-        Work::Fan { steps } => format!("fan-{steps}"),
+fn name(work: Work, form: Form) -> String {
+    match (work, form) {
+        (Work::Chain { steps }, Form::Chained) => format!("chained-{steps}"),
+        (Work::Chain { steps }, _) => format!("chain-{steps}"),
+        (Work::Fan { steps }, _) => format!("fan-{steps}"),
     }
 }
 
-/// The workflow.
-fn document(work: Work) -> String {
-    let mut text = format!("apiVersion: nova/v1\nkind: Workflow\nmetadata: {{ name: {} }}\nspec:\n", name(work));
+/// The workflow. A step is of kind `echo`, which gives back what it got.
+fn document(work: Work, form: Form) -> String {
+    let mut text = format!("apiVersion: nova/v1\nkind: Workflow\nmetadata: {{ name: {} }}\nspec:\n", name(work, form));
     match work {
         Work::Chain { steps } => {
             text.push_str("  do:\n");
             for step in 1..=steps {
-                let got = if step == 1 { "input.n".to_owned() } else { format!("nodes.s{}.output.n", step - 1) };
-                let _ = writeln!(
-                    text,
-                    "    - {{ id: s{step}, type: task, kind: echo, with: {{ n: \"${{ {got} + 1 }}\" }} }}"
-                );
+                let gets = match (form, step) {
+                    (Form::Chained, 1) => "\"${ input.n + 1 }\"".to_owned(),
+                    (Form::Chained, _) => format!("\"${{ nodes.s{}.output + {step} }}\"", step - 1),
+                    _ => step.to_string(),
+                };
+                let _ = writeln!(text, "    - {{ id: s{step}, type: task, kind: echo, with: {gets} }}");
             }
-            let _ = writeln!(text, "  output: \"${{ nodes.s{steps}.output.n }}\"");
+            let outputs: Vec<_> = (1..=steps).map(|step| format!("nodes.s{step}.output")).collect();
+            let output = match form {
+                Form::Chained => format!("nodes.s{steps}.output"),
+                _ => format!("input.n + {}", outputs.join(" + ")),
+            };
+            let _ = writeln!(text, "  output: \"${{ {output} }}\"");
         }
         Work::Fan { steps } => {
             text.push_str("  nodes:\n");
@@ -132,11 +140,11 @@ fn document(work: Work) -> String {
     text
 }
 
-fn ask(work: Work) -> Question {
+fn ask(work: Work, form: Form) -> Question {
     Question {
         // Longer than the slowest execution here, and what the api allows.
         head: "POST /api/v1/executions HTTP/1.1\r\ncontent-type: application/json\r\nprefer: wait=60\r\n".into(),
-        body: (format!("{{\"workflow\":\"{}\",\"input\":{{\"n\":", name(work)), "}}".into()),
+        body: (format!("{{\"workflow\":\"{}\",\"input\":{{\"n\":", name(work, form)), "}}".into()),
         is_right: |status, body, result| {
             let answer = serde_json::from_slice::<Answer>(body).ok().filter(|answer| answer.state == "COMPLETED");
             matches!(status, 200 | 201) && answer.and_then(|answer| answer.output) == Some(result)
@@ -151,20 +159,23 @@ mod tests {
 
     #[test]
     fn documents_have_as_many_steps_as_the_work() {
-        let chain = document(Work::Chain { steps: 10 });
+        let chain = document(Work::Chain { steps: 10 }, Form::Dispatched);
         assert_eq!(chain.matches("type: task").count(), 10);
+        assert!(chain.contains("with: 10 }") && chain.contains("input.n + nodes.s1.output + nodes.s2"), "{chain}");
+        let chained = document(Work::Chain { steps: 10 }, Form::Chained);
+        assert_eq!(chained.matches("type: task").count(), 10);
         assert!(
-            chain.contains("n: \"${ nodes.s9.output.n + 1 }\"") && chain.contains("nodes.s10.output.n }\""),
-            "{chain}"
+            chained.contains("with: \"${ nodes.s9.output + 10 }\"") && chained.contains("input.n + 1 }"),
+            "{chained}"
         );
-        let fan = document(Work::Fan { steps: 1_000 });
+        let fan = document(Work::Fan { steps: 1_000 }, Form::Dispatched);
         assert_eq!(fan.matches("type: task").count(), 1_000);
         assert!(fan.contains("id: s1000,") && fan.contains(", s1000] }"), "{fan}");
     }
 
     #[test]
     fn an_answer_is_right_for_one_result_only() {
-        let question = ask(Work::Chain { steps: 1 });
+        let question = ask(Work::Chain { steps: 1 }, Form::Dispatched);
         let body =
             |state: &str, output: &str| format!(r#"{{"id":"ff","version":1,"state":"{state}","output":{output}}}"#);
         let is_right = |status, body: String| (question.is_right)(status, body.as_bytes(), 8);

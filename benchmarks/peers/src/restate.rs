@@ -142,7 +142,7 @@ impl Restate {
         ask(
             match (case.work, case.form) {
                 (Work::Chain { .. }, Form::Inside) => "chain",
-                (Work::Chain { .. }, Form::Dispatched) => "chain_called",
+                (Work::Chain { .. }, _) => "chain_called",
                 (Work::Fan { .. }, _) => "fan",
             },
             case.work,

@@ -16,7 +16,7 @@ use crate::system::{Places, System, SystemName};
 use crate::{Error, cpu, table};
 
 /// Load before each measurement: caches fill, and servers in other languages compile and grow.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(2);
 /// In flight meanwhile: a slow system would take a minute for the last of 1,000.
 const WARM_UP_IN_FLIGHT: u32 = 64;
 /// How often a case is measured before somebody else's work on the machine ends the comparison.

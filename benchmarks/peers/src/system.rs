@@ -10,7 +10,7 @@ use nova_testkit::{Dir, Nova};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::case::{Amount, Case};
+use crate::case::{Amount, Case, Form};
 use crate::load::Figures;
 use crate::novaflow::NovaFlow;
 use crate::restate::Restate;
@@ -61,9 +61,13 @@ impl SystemName {
         }
     }
 
-    /// Whether steps in sequence can also run in the process of the workflow, and are stored all the same.
-    pub(crate) fn runs_inside(self) -> bool {
-        matches!(self, Self::Restate1 | Self::Restate3)
+    /// The ways in which it runs steps in sequence that differ in cost.
+    pub(crate) fn forms(self) -> &'static [Form] {
+        match self {
+            Self::Restate1 | Self::Restate3 => &[Form::Inside, Form::Dispatched],
+            Self::Temporal => &[Form::Dispatched],
+            Self::Embedded | Self::Embedded3 => &[Form::Dispatched, Form::Chained],
+        }
     }
 }
 

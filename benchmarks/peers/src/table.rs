@@ -63,6 +63,7 @@ impl Row {
 pub(crate) fn form(form: Form) -> &'static str {
     match form {
         Form::Dispatched => "steps dispatched",
+        Form::Chained => "values handed on",
         Form::Inside => "steps inside",
     }
 }
@@ -147,17 +148,20 @@ fn ratios(rows: &BTreeMap<(SystemName, Form), Row>) -> Table {
     let mut table = table(&["", "S1 rate", "S1 CPU", "S2 p50", "p99", "S3", "S4"]);
     for ((system, place), peer) in rows {
         let Some(ours) = system.counterpart() else { continue };
-        let Some(row) = rows.get(&(ours, Form::Dispatched)) else { continue };
-        let ratio = |high: Option<f64>, low: Option<f64>| Some(format!("{:.1}", high? / low?));
-        let cells = vec![
-            ratio(row.s1.map(|it| it.0.median), peer.s1.map(|it| it.0.median)),
-            ratio(peer.s1.map(|it| it.1), row.s1.map(|it| it.1)),
-            ratio(peer.s2.map(|it| it.0), row.s2.map(|it| it.0)),
-            ratio(peer.s2.map(|it| it.1), row.s2.map(|it| it.1)),
-            ratio(peer.s3_seconds, row.s3_seconds),
-            ratio(peer.s4_seconds, row.s4_seconds),
-        ];
-        add(&mut table, format!("{} : {}, {}", ours.name(), system.name(), form(*place)), cells);
+        for mine in ours.forms() {
+            let Some(row) = rows.get(&(ours, *mine)) else { continue };
+            let ratio = |high: Option<f64>, low: Option<f64>| Some(format!("{:.1}", high? / low?));
+            let cells = vec![
+                ratio(row.s1.map(|it| it.0.median), peer.s1.map(|it| it.0.median)),
+                ratio(peer.s1.map(|it| it.1), row.s1.map(|it| it.1)),
+                ratio(peer.s2.map(|it| it.0), row.s2.map(|it| it.0)),
+                ratio(peer.s2.map(|it| it.1), row.s2.map(|it| it.1)),
+                ratio(peer.s3_seconds, row.s3_seconds),
+                ratio(peer.s4_seconds, row.s4_seconds),
+            ];
+            let name = format!("{}, {} : {}, {}", ours.name(), form(*mine), system.name(), form(*place));
+            add(&mut table, name, cells);
+        }
     }
     table
 }
@@ -180,7 +184,8 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let ratios = text.lines().find(|line| line.contains("embedded : restate-1, steps inside")).unwrap();
+        let ratios =
+            text.lines().find(|line| line.contains("embedded, steps dispatched : restate-1, steps inside")).unwrap();
         assert!(ratios.contains("8.0") && ratios.contains("10.0") && ratios.contains('–'), "{ratios}");
     }
 

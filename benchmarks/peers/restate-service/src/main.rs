@@ -7,7 +7,7 @@
 use restate_sdk::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// `steps` of them, the first with `number`.
+/// Number of the execution, and how many steps it has.
 #[derive(Serialize, Deserialize)]
 struct Work {
     number: u64,
@@ -18,29 +18,29 @@ struct Bench;
 
 #[service]
 impl Bench {
-    /// One step after the other in this process; each adds one.
+    /// One step after the other in this process; gives the number of the execution and the sum of what they gave.
     #[handler]
     async fn chain(&self, ctx: Context<'_>, work: Json<Work>) -> Result<u64, HandlerError> {
         let Work { number, steps } = work.into_inner();
-        let mut value = number;
-        for _ in 0..steps {
-            value = ctx.run(|| async move { Ok(value + 1) }).name("step").await?;
+        let mut sum = number;
+        for got in 0..steps {
+            sum += ctx.run(|| async move { Ok(got + 1) }).name("step").await?;
         }
-        Ok(value)
+        Ok(sum)
     }
 
-    /// One step after the other, each dispatched; each adds one.
+    /// The same with each step dispatched.
     #[handler]
     async fn chain_called(&self, ctx: Context<'_>, work: Json<Work>) -> Result<u64, HandlerError> {
         let Work { number, steps } = work.into_inner();
-        let mut value = number;
-        for _ in 0..steps {
-            value = ctx.service_client::<StepClient>().add_one(value).call().await?;
+        let mut sum = number;
+        for got in 0..steps {
+            sum += ctx.service_client::<StepClient>().add_one(got).call().await?;
         }
-        Ok(value)
+        Ok(sum)
     }
 
-    /// All steps at once, each dispatched; gives the number of the execution and the sum of what they gave.
+    /// The same with all steps at once.
     #[handler]
     async fn fan(&self, ctx: Context<'_>, work: Json<Work>) -> Result<u64, HandlerError> {
         let Work { number, steps } = work.into_inner();

@@ -41,19 +41,21 @@ type Work struct{ Number, Steps int }
 // AddOne is a step.
 func AddOne(_ context.Context, got int) (int, error) { return got + 1, nil }
 
-// Chain runs steps one after the other, the first with the number of the execution.
+// Chain runs steps one after the other and gives the number of the execution and the sum of what they gave.
 func Chain(ctx workflow.Context, work Work) (int, error) {
 	ctx = withOptions(ctx)
-	value := work.Number
-	for range work.Steps {
-		if err := workflow.ExecuteActivity(ctx, AddOne, value).Get(ctx, &value); err != nil {
+	sum := work.Number
+	for got := range work.Steps {
+		var value int
+		if err := workflow.ExecuteActivity(ctx, AddOne, got).Get(ctx, &value); err != nil {
 			return 0, err
 		}
+		sum += value
 	}
-	return value, nil
+	return sum, nil
 }
 
-// Fan runs all steps at once and gives the number of the execution and the sum of what they gave.
+// Fan does the same with all steps at once.
 func Fan(ctx workflow.Context, work Work) (int, error) {
 	ctx = withOptions(ctx)
 	steps := make([]workflow.Future, work.Steps)
@@ -73,14 +75,6 @@ func Fan(ctx workflow.Context, work Work) (int, error) {
 
 func withOptions(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
-}
-
-// results gives the right result of an execution.
-func result(name string, work Work) int {
-	if name == "chain" {
-		return work.Number + work.Steps
-	}
-	return work.Number + work.Steps*(work.Steps+1)/2
 }
 
 // silent drops what the SDK logs: the load's own errors are enough.
@@ -218,7 +212,7 @@ func execute(temporal client.Client, run, name string, work Work) error {
 	if err := execution.Get(ctx, &got); err != nil {
 		return err
 	}
-	if want := result(name, work); got != want {
+	if want := work.Number + work.Steps*(work.Steps+1)/2; got != want {
 		return fmt.Errorf("execution %d gave %d, which should be %d", work.Number, got, want)
 	}
 	return nil

@@ -21,6 +21,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const WARM_UP_IN_FLIGHT: u32 = 64;
 /// How often a case is measured before somebody else's work on the machine ends the comparison.
 const TRIES: u32 = 3;
+/// Longest wait for a calm machine.
+const CALM: Duration = Duration::from_secs(30);
 /// The first number of an execution: all have the same length.
 const FIRST: u64 = 1_000_000_000;
 
@@ -42,19 +44,22 @@ pub async fn run(args: &Args) -> Result<(), Error> {
     for system in &systems {
         System::look(*system, &places)?;
     }
-    let mut record = Record::new(&look(args)?);
-    if let Some(path) = args.record.as_ref().filter(|path| path.exists()) {
-        if !args.append {
+    let before = match &args.record {
+        Some(path) if path.exists() && !args.append => {
             return Err(Error::Options(format!("{} exists; --append adds to it", path.display())));
         }
-        let before = Record::read(path)?;
+        Some(path) if path.exists() => Some((path, Record::read(path)?)),
+        _ => None,
+    };
+    let mut record = Record::new(&look(args).await?);
+    if let Some((path, before)) = before {
         before.check(path, &record)?;
         record = before;
     }
     for round in 1..=args.rounds {
         for system in &systems {
             eprintln!("round {round} of {}: {}", args.rounds, system.name());
-            look(args)?;
+            look(args).await?;
             measure(args, *system, &scenarios, &places, &mut record).await?;
             if let Some(path) = &args.record {
                 record.write(path)?;
@@ -69,17 +74,21 @@ fn all_if_none<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
     if wanted.is_empty() { T::value_variants().to_vec() } else { wanted.to_vec() }
 }
 
-/// The machine with nothing of ours running on it.
-fn look(args: &Args) -> Result<Machine, Error> {
+/// The machine with nothing of ours running on it. What was just built or ended may need a moment to calm down.
+async fn look(args: &Args) -> Result<Machine, Error> {
     let data = args.data.clone().unwrap_or_else(std::env::temp_dir);
-    let machine = Machine::look(&data).map_err(Error::Machine)?;
-    match machine.check() {
-        Err(busy) if !args.anyway => Err(Error::Machine(busy)),
-        Err(busy) => {
-            eprintln!("  {busy}");
-            Ok(machine)
+    let begun = Instant::now();
+    loop {
+        let machine = Machine::look(&data).map_err(Error::Machine)?;
+        match machine.check() {
+            Ok(()) => return Ok(machine),
+            Err(_) if !args.anyway && begun.elapsed() < CALM => tokio::time::sleep(Duration::from_secs(1)).await,
+            Err(busy) if !args.anyway => return Err(Error::Machine(busy)),
+            Err(busy) => {
+                eprintln!("  {busy}");
+                return Ok(machine);
+            }
         }
-        Ok(()) => Ok(machine),
     }
 }
 

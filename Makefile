@@ -31,6 +31,19 @@ faults: ## ten thousand executions on a cluster of processes and a real Kafka wh
 	cargo build --release -p nova-cli
 	NOVA_BIN=$(CURDIR)/target/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution
 
+PEERS ?= restate-1 restate-3 temporal
+NOVAFLOW ?= embedded embedded-3
+SCENARIOS ?= s1 s2 s3 s4
+ROUNDS ?= 3
+RECORD ?= benchmarks/results/peers-$(shell date -u +%Y%m%d-%H%M).json
+comma := ,
+bench-peers: build ## the same work on Restate, Temporal and NovaFlow, and the ratios; PEERS= NOVAFLOW= SCENARIOS= ROUNDS= RECORD= APPEND=1 ANYWAY=1
+	@$(if $(strip $(PEERS)),benchmarks/peers/setup.sh $(PEERS))
+	cargo build --release -p nova-peers
+	NOVA_PEERS=$(or $(NOVA_CACHE),$(CURDIR)/.cache)/peers cargo run --release --quiet -p nova-peers -- \
+	  $(PEERS) $(NOVAFLOW) --scenarios $(subst $() ,$(comma),$(strip $(SCENARIOS))) --rounds $(ROUNDS) --record $(RECORD) \
+	  $(if $(filter 1,$(APPEND)),--append) $(if $(filter 1,$(ANYWAY)),--anyway)
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -42,4 +55,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults model deny clean
+.PHONY: help demo test check guard build faults bench-peers model deny clean

@@ -137,40 +137,16 @@ impl History {
             // A power cut may lose the last transactions, positions included: they are read again.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
-        let path = || file.to_owned();
+        let failed = |source| HistoryError::Open { path: file.to_owned(), source };
+        // One connection that is closed before anything is answered: its side files go with it, so that what is refused
+        // stays as it was. A pool closes its connections when it comes to it.
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+        let prepared = prepare(&mut connection, file, &cluster.to_string()).await;
+        let closed = connection.close().await;
+        prepared?;
+        closed.map_err(failed)?;
         let opening = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
-        let own = Self { pool: opening.map_err(|source| HistoryError::Open { path: path(), source })? };
-        match own.prepare(&path, &cluster.to_string()).await {
-            Ok(()) => Ok(own),
-            Err(error) => {
-                // Its side files go with the last connection: what is refused stays as it was.
-                own.pool.close().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn prepare(&self, path: &impl Fn() -> PathBuf, own: &str) -> Result<(), HistoryError> {
-        let failed = |source| HistoryError::Open { path: path(), source };
-        // Whose it is comes first: the tables of another cluster are not brought up to date.
-        let known = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetch_optional(&self.pool).await;
-        if known.map_err(failed)?.is_some()
-            && let Some(found) = self.cluster().await.map_err(failed)?
-            && found != own
-        {
-            return Err(HistoryError::ForeignCluster { path: path(), found });
-        }
-        sqlx::migrate!().run(&self.pool).await.map_err(|error| match error {
-            MigrateError::VersionMissing(found) => HistoryError::NewerFormat { path: path(), found },
-            source => HistoryError::Migrate { path: path(), source },
-        })?;
-        let insert = sqlx::query("INSERT INTO meta VALUES ('cluster', ?) ON CONFLICT DO NOTHING").bind(own);
-        insert.execute(&self.pool).await.map_err(failed)?;
-        Ok(())
-    }
-
-    async fn cluster(&self) -> Result<Option<String>, sqlx::Error> {
-        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'cluster'").fetch_optional(&self.pool).await
+        Ok(Self { pool: opening.map_err(failed)? })
     }
 
     /// Forgets everything; the event topic is then read from its beginning.
@@ -309,6 +285,26 @@ impl History {
 }
 
 /// Each page is found by an index, however far behind the first one it is.
+async fn prepare(connection: &mut SqliteConnection, file: &Path, own: &str) -> Result<(), HistoryError> {
+    let failed = |source| HistoryError::Open { path: file.to_owned(), source };
+    // Whose it is comes first: the tables of another cluster are not brought up to date.
+    let known = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetch_optional(&mut *connection).await;
+    if known.map_err(failed)?.is_some() {
+        let query = sqlx::query_scalar::<_, String>("SELECT value FROM meta WHERE key = 'cluster'");
+        let found = query.fetch_optional(&mut *connection).await.map_err(failed)?;
+        if let Some(found) = found.filter(|found| found != own) {
+            return Err(HistoryError::ForeignCluster { path: file.to_owned(), found });
+        }
+    }
+    sqlx::migrate!().run(&mut *connection).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) => HistoryError::NewerFormat { path: file.to_owned(), found },
+        source => HistoryError::Migrate { path: file.to_owned(), source },
+    })?;
+    let insert = sqlx::query("INSERT INTO meta VALUES ('cluster', ?) ON CONFLICT DO NOTHING").bind(own);
+    insert.execute(connection).await.map_err(failed)?;
+    Ok(())
+}
+
 fn select(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     query.push("SELECT * FROM executions WHERE namespace = ").push_bind(&filter.namespace);
     if let Some(state) = &filter.state {

@@ -76,10 +76,9 @@ impl Default for Config {
             log: LogChoice::File,
             shards: 64,
             inboxes: 64,
-            // A leader that was killed is missed for `election_max_ms`, which is its lease, and then for one wait more.
-            heartbeat_ms: 100,
-            election_min_ms: 250,
-            election_max_ms: 450,
+            heartbeat_ms: 200,
+            election_min_ms: 500,
+            election_max_ms: 1_000,
             snapshot_entries: 50_000,
             session_ttl_ms: 3_000,
             shard_lease_ms: 5_000,

@@ -266,7 +266,13 @@ impl Topics {
                 match resource {
                     Ok(resource) => {
                         let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-                        all.insert(spec.topic.clone(), entries.collect());
+                        let entries: HashMap<_, _> = entries.collect();
+                        if entries.is_empty() {
+                            // Each topic has settings: this broker does not know the new one yet.
+                            refused = Some((&spec.topic, Code::UnknownTopicOrPartition));
+                        } else {
+                            all.insert(spec.topic.clone(), entries);
+                        }
                     }
                     Err(code) => refused = Some((&spec.topic, code)),
                 }

@@ -26,8 +26,8 @@ impl State {
             let due = TimeMs(self.now.0.saturating_add(ms));
             self.set_timer(due, Timer::Execution(id))
         });
-        let key: Option<Arc<str>> = match submit.dedupe {
-            Dedupe::Key(key) => Some(key.into()),
+        let key = match submit.dedupe {
+            Dedupe::Key(key) => Some(key),
             Dedupe::None | Dedupe::Source { .. } => None,
         };
         if let Some(record) = self.catalogue.namespaces.get_mut(&*submit.namespace) {
@@ -43,7 +43,7 @@ impl State {
             started_at: self.now,
             started_by: submit.started_by.clone(),
             labels: submit.labels.clone(),
-            key: key.as_deref().map(Box::from),
+            key: key.clone(),
             reply_at_end: submit.reply_to.filter(|_| submit.reply_at_end),
             trace: submit.trace,
             events: 0,
@@ -51,10 +51,9 @@ impl State {
             next_scope: 1,
             total,
             offers: BTreeSet::new(),
-            pending: Default::default(),
         };
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        shard.executions.insert(Arc::new(execution));
+        shard.executions.insert(id, Arc::new(execution));
         if let Some(key) = key {
             let record = KeyRecord { execution: id, version, content_hash: submit.content_hash, until: None };
             shard.keys.insert((namespace, key), record);
@@ -137,15 +136,17 @@ impl State {
         self.publish(id, ExecutionEvent::Ended(outcome.clone()));
         let now = self.now;
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        let Some(execution) = shard.executions.remove(id) else { return };
+        let Some(execution) = shard.executions.remove(&id) else { return };
         for token in &execution.offers {
             shard.offers.remove(token);
         }
         let namespace = Arc::clone(&execution.workflow.namespace);
         if let Some(key) = &execution.key {
             let until = TimeMs(now.0 + limits::KEY_TTL_MS);
-            if let Some(key) = shard.keep_key_until(&namespace, key, until) {
-                self.set_timer(until, Timer::Key(id.shard(), Arc::clone(&namespace), key));
+            let full = (Arc::clone(&namespace), key.clone());
+            if let Some(record) = shard.keys.get_mut(&full) {
+                record.until = Some(until);
+                self.set_timer(until, Timer::Key(id.shard(), full.0, Arc::from(&*full.1)));
             }
         }
         if let Some(record) = self.catalogue.namespaces.get_mut(&*namespace) {
@@ -162,7 +163,7 @@ impl State {
             record.keys = record.keys.saturating_sub(1);
         }
         if let Some(shard) = self.shard_mut(shard) {
-            shard.forget_key(&namespace, key);
+            shard.keys.remove(&(namespace, key.into()));
         }
     }
 
@@ -196,8 +197,8 @@ impl State {
         let seed = crate::decide_seed(id, scope, subject);
         let at = self.now;
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        let Some(execution) = shard.executions.live_mut(id) else { return };
-        execution.offers.insert(token);
+        let Some(execution) = shard.executions.get_mut(&id) else { return };
+        Arc::make_mut(execution).offers.insert(token);
         shard.offers.insert(token, OfferRecord { execution: id, scope, subject, at, seed });
     }
 
@@ -223,9 +224,9 @@ impl State {
     pub(super) fn drop_offer(&mut self, id: ExecutionId, token: Token) {
         let Some(shard) = self.shard_mut(id.shard()) else { return };
         if shard.offers.remove(&token).is_some()
-            && let Some(execution) = shard.executions.live_mut(id)
+            && let Some(execution) = shard.executions.get_mut(&id)
         {
-            execution.offers.remove(&token);
+            Arc::make_mut(execution).offers.remove(&token);
         }
     }
 
@@ -244,8 +245,7 @@ impl State {
         self.catalogue.revision += 1;
         let created_at = self.now;
         let versions = self.catalogue.workflows.entry((put.namespace.clone(), put.name.clone())).or_default();
-        let version = Arc::new(WorkflowVersion {
-            number: self.catalogue.versions.len() as u32,
+        versions.push(Arc::new(WorkflowVersion {
             namespace: Arc::from(&*put.namespace),
             name: Arc::from(&*put.name),
             version: versions.len() as u32 + 1,
@@ -253,9 +253,7 @@ impl State {
             program: put.program,
             document: put.document,
             created_at,
-        });
-        versions.push(Arc::clone(&version));
-        self.catalogue.versions.push(version);
+        }));
     }
 }
 

@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::handlers::{cluster, executions, submit, watch, workflows};
+use crate::metrics::{self as names, Requests};
+use crate::openapi;
 use crate::problem::Problem;
 use crate::replies::Replies;
 use crate::state::{App, Shared};
 use crate::submitter::Submitter;
 use crate::workflows::Workflows;
-use crate::metrics::{self as names, Requests};
-use crate::openapi;
 
 /// Why an api ended.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,8 @@ use crate::shard::Shard;
 
 /// Commands of one record, which is a proposal and an entry alone.
 const BATCH: usize = 512;
-/// Messages that an execution of one task leaves until its task is given away: the reply, twice events, the assignment.
-const MESSAGES: usize = 4 * BATCH;
+/// Messages that an execution of one task leaves until its task is given away: the reply, events, the assignment.
+const MESSAGES: usize = 3 * BATCH;
 
 pub(super) const PARTS: [Part; 5] = [
     Part { name: "record-encode", per: "command", operations: BATCH as u64, prepare: record_encode },

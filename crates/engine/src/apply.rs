@@ -28,6 +28,7 @@ impl State {
             }
         }
         self.flush();
+        self.park_resting();
         match verdict {
             Ok(applied) => Verdict::Applied(applied),
             Err(refusal) => Verdict::Refused(refusal),
@@ -37,6 +38,7 @@ impl State {
     /// Decides one step and applies what it comes to.
     fn step(&mut self, run: &mut Run, step: Step<'_>) -> Result<(), Nothing> {
         run.events.clear();
+        self.wake_for(&step);
         if matches!(
             step,
             Step::Command(..) | Step::Local(..) | Step::Timer(..) | Step::LeaseLost(..) | Step::LeaseDropped(..)
@@ -62,9 +64,10 @@ impl State {
 
     fn fire(&mut self, run: &mut Run) {
         for _ in 0..limits::TIMERS_PER_ENTRY {
-            let Some((id, _)) = self.timers.first_key_value().filter(|(id, _)| id.0 <= self.now) else { break };
-            let id = *id;
-            let Some(timer) = self.timers.remove(&id) else { break };
+            if self.timers.first().is_none_or(|id| id.0 > self.now) {
+                break;
+            }
+            let Some((id, timer)) = self.timers.pop_first() else { break };
             let _ = self.step(run, Step::Timer(id, &timer));
             self.cascade(run);
         }

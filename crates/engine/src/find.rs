@@ -24,9 +24,9 @@ impl State {
         self.shards.get(usize::from(id.0)).map(AsRef::as_ref)
     }
 
-    /// The open execution.
+    /// The open execution, if it is not parked: [`crate::park`] sees to it that what a step is about is not.
     pub(crate) fn open(&self, id: ExecutionId) -> Option<&Execution> {
-        self.shard(id.shard())?.executions.get(&id).map(AsRef::as_ref)
+        self.shard(id.shard())?.executions.live(id).map(AsRef::as_ref)
     }
 
     pub(crate) fn live_scope(&self, execution: ExecutionId, scope: ScopeId) -> Option<(&Execution, &Scope)> {

@@ -13,6 +13,9 @@
 //!                        verdict; outbox and offers grow in the state
 //! ```
 //!
+//! An execution of which nothing runs is packed when the entry is applied, and unpacked when a step is about it; what there
+//! may be millions of is kept in pieces that copies of the state share, so that a copy for a snapshot costs next to nothing.
+//!
 //! A command is decided into events; applying an event may put steps of a cascade into the work list, which are decided
 //! in the same way, at most [`limits::SLICE`] per entry.
 
@@ -20,15 +23,24 @@ mod apply;
 mod decide;
 mod event;
 mod evolve;
+mod executions;
 mod find;
 pub mod ids;
 pub mod input;
+mod keys;
 pub mod limits;
+mod memory;
 pub mod output;
+pub mod packed;
+mod packs;
+mod park;
 pub mod payload;
+mod pieces;
 mod restore;
 mod scopes;
+mod sorted;
 pub mod state;
+mod timers;
 mod view;
 mod weight;
 pub mod work;
@@ -36,8 +48,12 @@ pub mod work;
 pub use decide::{Nothing, Step, decide};
 pub use event::Event;
 pub use evolve::evolve;
+pub use executions::{Executions, Run};
 pub use limits::Config;
+pub use memory::Memory;
+pub use sorted::Sorted;
 pub use state::State;
+pub use timers::Timers;
 pub use view::{ExecutionView, GroupStats, ShardStats};
 
 use ids::{ExecutionId, ScopeId};

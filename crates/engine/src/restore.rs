@@ -36,9 +36,7 @@ impl State {
         self.queue.len = self.queue.classes.values().map(|waiting| waiting.len() as u64).sum();
         for shard in self.shards.iter_mut().map(Arc::make_mut) {
             for (token, offer) in &shard.offers {
-                if let Some(execution) = shard.executions.get_mut(&offer.execution) {
-                    Arc::make_mut(execution).offers.insert(*token);
-                }
+                shard.executions.note_offer(offer.execution, *token);
             }
         }
     }

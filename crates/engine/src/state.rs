@@ -9,11 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nova_program::{BodyIx, NodeIx, Program};
 
+use crate::executions::Executions;
 use crate::ids::{Epoch, ExecutionId, Offset, OwnerId, ScopeId, Seq, SessionId, ShardId, TimeMs, Token, WorkerId};
 use crate::input::{Namespace, ReplyTo, Trigger};
 use crate::limits::Config;
 use crate::output::{ExecutionEvents, Message, NodeState, Subject};
 use crate::payload::{Failure, Payload, TraceContext};
+use crate::sorted::Sorted;
+use crate::timers::Timers;
 use crate::work::Work;
 
 pub use crate::scopes::Scopes;
@@ -42,11 +45,13 @@ pub struct State {
     /// Nodes that wait for a slot.
     pub queue: Queue,
     /// What happens when time passes.
-    pub timers: BTreeMap<TimerId, Timer>,
+    pub timers: Timers,
     /// Cascades that are not finished.
     pub work: VecDeque<Work>,
     /// Events of the entry being applied; empty between entries.
     pub pending: Vec<ExecutionEvents>,
+    /// Executions of which nothing may run any more, to be looked at when the entry is applied; empty between entries.
+    pub resting: Vec<ExecutionId>,
 }
 
 /// Moment and number of a timer.
@@ -68,6 +73,8 @@ pub struct Catalogue {
     pub revision: u64,
     /// By name.
     pub namespaces: BTreeMap<Box<str>, NamespaceRecord>,
+    /// All versions of all workflows, by their numbers: in the order in which they were put.
+    pub versions: Vec<Arc<WorkflowVersion>>,
     /// By namespace and name; version n is at n − 1.
     pub workflows: BTreeMap<FullName, Vec<Arc<WorkflowVersion>>>,
     /// By namespace and id.
@@ -92,6 +99,8 @@ pub struct WorkflowVersion {
     pub namespace: Arc<str>,
     /// Name.
     pub name: Arc<str>,
+    /// Its number in the group, from 0.
+    pub number: u32,
     /// From 1.
     pub version: u32,
     /// blake3 of the document.
@@ -107,7 +116,7 @@ pub struct WorkflowVersion {
 // The hash of the document stands for document and program.
 impl Hash for WorkflowVersion {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.namespace, &self.name, self.version, self.hash, self.created_at).hash(hasher);
+        (&self.namespace, &self.name, self.number, self.version, self.hash, self.created_at).hash(hasher);
     }
 }
 
@@ -204,11 +213,11 @@ pub struct Shard {
     /// Checksum of the record before it.
     pub before: u64,
     /// Open executions.
-    pub executions: BTreeMap<ExecutionId, Arc<Execution>>,
+    pub executions: Executions,
     /// Remembered idempotency keys by namespace and key.
-    pub keys: BTreeMap<(Arc<str>, Box<str>), KeyRecord>,
+    pub keys: Sorted<(Arc<str>, Arc<str>), KeyRecord>,
     /// Highest number by namespace and source.
-    pub sources: BTreeMap<(Arc<str>, Box<str>), u64>,
+    pub sources: Sorted<(Arc<str>, Box<str>), u64>,
     /// Evaluations asked for.
     pub offers: BTreeMap<Token, OfferRecord>,
     /// What is to be said.
@@ -293,6 +302,23 @@ pub struct Execution {
     pub total: Option<TimerId>,
     /// Evaluations asked for.
     pub offers: BTreeSet<Token>,
+    /// Where its events are while an entry is applied.
+    pub pending: Pending,
+}
+
+/// Place of an execution's events in [`State::pending`]; says nothing once the entry is applied, and makes no difference
+/// between executions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending(pub(crate) u32);
+
+impl PartialEq for Pending {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Hash for Pending {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A live run of a body.
@@ -449,7 +475,7 @@ pub type QueueKey = (u8, u64);
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Queue {
     /// By pool and kind. Emptied classes stay away.
-    pub classes: BTreeMap<Class, BTreeMap<QueueKey, Queued>>,
+    pub classes: BTreeMap<Class, Sorted<QueueKey, Queued>>,
     /// Number of nodes in all classes.
     pub len: u64,
 }

@@ -92,6 +92,7 @@ impl State {
             timers: Default::default(),
             work: Default::default(),
             pending: Vec::new(),
+            resting: Vec::new(),
         }
     }
 
@@ -99,11 +100,7 @@ impl State {
     /// were left to the next entry.
     #[must_use]
     pub fn next_due(&self) -> Option<TimeMs> {
-        if self.work.is_empty() && pick(self).is_none() {
-            self.timers.first_key_value().map(|(id, _)| id.0)
-        } else {
-            Some(self.now)
-        }
+        if self.work.is_empty() && pick(self).is_none() { self.timers.first().map(|id| id.0) } else { Some(self.now) }
     }
 
     /// A hash over the whole state; equal on members that applied the same entries.
@@ -132,13 +129,13 @@ impl State {
     /// An open execution.
     #[must_use]
     pub fn execution(&self, id: ExecutionId) -> Option<ExecutionView> {
-        let execution = self.shard(id.shard())?.executions.get(&id)?;
+        let execution = self.shard(id.shard())?.executions.get(id, &self.catalogue.versions)?;
         let cancelling = execution
             .scopes
             .get(&ScopeId(0))
             .is_some_and(|root| matches!(root.phase, Phase::Stopping(Ending::Cancelled(_))));
         let state = if cancelling { ExecutionState::Cancelling } else { ExecutionState::Running };
-        Some(ExecutionView { execution: Arc::clone(execution), state })
+        Some(ExecutionView { execution, state })
     }
 
     /// A version of a workflow; the newest when none is named.
@@ -154,7 +151,7 @@ impl State {
     /// The highest number that a source has had decided.
     #[must_use]
     pub fn source_position(&self, shard: ShardId, namespace: &str, source: &str) -> Option<u64> {
-        self.shard(shard)?.sources.get(&(Arc::from(namespace), Box::from(source))).copied()
+        self.shard(shard)?.source(namespace, source)
     }
 
     /// Counts of a shard.
@@ -186,7 +183,8 @@ impl State {
 }
 
 fn offer(shard: &Shard, token: Token, record: &OfferRecord) -> Option<Offer> {
-    let execution = shard.executions.get(&record.execution)?;
+    // What waits for an evaluation is not parked.
+    let execution = shard.executions.live(record.execution)?;
     let workflow = &execution.workflow;
     let program = &*workflow.program;
     let reads = reads_of(program, record.subject);

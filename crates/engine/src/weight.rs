@@ -49,7 +49,7 @@ fn failure(failure: &Failure) -> u64 {
     (failure.code.len() + failure.message.len() + failure.detail.as_ref().map_or(0, |detail| detail.len())) as u64
 }
 
-fn payload(payload: &Payload) -> u64 {
+pub(crate) fn payload(payload: &Payload) -> u64 {
     match payload {
         Payload::Inline(bytes) => bytes.len() as u64,
         Payload::Stored { .. } => 96,

@@ -24,6 +24,8 @@ use crate::snapshot::{SnapshotDir, SnapshotStats};
 use crate::status::{Status, watch_status};
 use crate::types::{Opaque, Raft, Types};
 
+/// How often it is asked whether a snapshot is due, in the time of the entries after which one is at the latest.
+const ASKS: u64 = 8;
 /// Entries that stay behind a snapshot, so that a follower that was away shortly needs no snapshot (and openraft does not
 /// meet a purged index).
 const KEPT_ENTRIES: u64 = 10_000;
@@ -45,7 +47,7 @@ pub struct GroupConfig {
     pub election_min_ms: u64,
     /// And at most this long.
     pub election_max_ms: u64,
-    /// Entries between two snapshots.
+    /// Entries between two snapshots, at most: entries of many bytes make for more of them.
     pub snapshot_entries: u64,
 }
 
@@ -120,7 +122,7 @@ impl<M: StateMachine> Group<M> {
             heartbeat_interval: config.heartbeat_ms,
             election_timeout_min: config.election_min_ms,
             election_timeout_max: config.election_max_ms,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries.max(1)),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast((config.snapshot_entries / ASKS).max(1)),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
             max_payload_entries: 64,
             install_snapshot_timeout: SNAPSHOT_PATIENCE.as_millis() as u64,
@@ -274,6 +276,7 @@ impl<M: StateMachine> Group<M> {
     pub async fn snapshot(&self, limit: Duration) -> Result<u64, ProposeError> {
         let wanted = self.status.borrow().applied;
         let stopped = |why: String| ProposeError::Stopped { why };
+        self.snapshots.want();
         self.raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
         let mut status = self.status.clone();
         let done = tokio::time::timeout(limit, status.wait_for(|status| status.snapshot >= wanted)).await;

@@ -10,7 +10,7 @@ use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 
-use crate::snapshot::{Header, SnapshotDir, SnapshotFile};
+use crate::snapshot::{Header, Since, SnapshotDir, SnapshotFile};
 use crate::types::{LogId, Opaque, SnapshotMeta, StoredMembership, Types};
 
 /// A committed command.
@@ -65,6 +65,7 @@ struct Inner<M> {
     membership: StoredMembership,
     /// Ids of all members that ever were: an id is never used again.
     seen: BTreeSet<u64>,
+    since: Since,
 }
 
 /// The adapter between openraft and a [`StateMachine`].
@@ -77,7 +78,8 @@ pub(crate) struct Machine<M> {
 impl<M: StateMachine> Machine<M> {
     /// Restores the newest snapshot, if there is one.
     pub(crate) fn open(machine: M, snapshots: SnapshotDir) -> io::Result<Self> {
-        let inner = Inner { machine, applied: None, membership: StoredMembership::default(), seen: BTreeSet::new() };
+        let (membership, seen) = (StoredMembership::default(), BTreeSet::new());
+        let inner = Inner { machine, applied: None, membership, seen, since: Since::default() };
         let own = Self { inner: Arc::new(Mutex::new(inner)), snapshots, seen: Arc::default() };
         if let Some(file) = own.snapshots.current() {
             own.restore(&file)?;
@@ -96,6 +98,7 @@ impl<M: StateMachine> Machine<M> {
         let mut body = file.body()?;
         inner.machine.restore(&mut body).map_err(io::Error::other)?;
         inner.applied = header.meta.last_log_id;
+        inner.since = Since::default();
         inner.membership = header.meta.last_membership;
         inner.seen.extend(header.seen);
         self.seen.lock().extend(inner.seen.iter().copied());
@@ -124,6 +127,7 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
                 EntryPayload::Normal(command) => {
                     let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
                     let committed = Committed { index, term, command: &command.0 };
+                    inner.since.bytes += command.0.len() as u64;
                     inner.machine.apply(committed).map_err(io::Error::other)?
                 }
                 EntryPayload::Membership(membership) => {
@@ -134,6 +138,7 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
                 }
             };
             inner.applied = Some(entry.log_id);
+            inner.since.entries += 1;
             drop(inner);
             if let Some(responder) = responder {
                 responder.send(Opaque(answer));
@@ -147,8 +152,15 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
         Builder { inner: Arc::clone(&self.inner), snapshots: self.snapshots.clone() }
     }
 
-    /// None when the disk is too full; openraft asks again after as many entries as lie between two snapshots.
+    /// None when none is due, or the disk is too full; openraft asks again some entries later.
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder<M>> {
+        if !force {
+            let mut inner = self.inner.lock();
+            if !self.snapshots.is_due(inner.since) {
+                return None;
+            }
+            inner.since = Since::default();
+        }
         match self.snapshots.has_room() {
             Err(error) if !force => {
                 self.snapshots.report(&error);

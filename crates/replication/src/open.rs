@@ -32,7 +32,8 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
     }
     // Before the log: a database is not the same after it was opened, and what is refused must not be touched.
     let dir = config.dir.join("snapshots");
-    let snapshots = SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?;
+    let snapshots =
+        SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?.every(config.snapshot_entries);
     let log = Log::open(config.log, &config.log.dir(&config.dir), config.cluster)?;
     // openraft takes it for granted that the log goes on where the snapshot ends.
     let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub(crate) struct Header {
 pub(crate) struct SnapshotDir {
     dir: PathBuf,
     cluster: [u8; 16],
+    /// Entries after which a snapshot is due at the latest.
+    every: u64,
     shared: Arc<Shared>,
 }
 
@@ -46,7 +48,19 @@ struct Shared {
     current: Mutex<Option<SnapshotFile>>,
     written: AtomicU64,
     failed: AtomicU64,
+    /// Somebody asked for one.
+    wanted: AtomicBool,
 }
+
+/// What was applied since the last snapshot, and would be applied again after a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+/// A log of this many bytes is applied again in a moment.
+const SHORT_LOG: u64 = 32 << 20;
 
 /// Facts about snapshots of this member, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +97,32 @@ pub(crate) struct SnapshotFile {
     _unfinished: Option<Arc<Unfinished>>,
 }
 
+/// A file of which little waits to be written: one sync of all of a large snapshot at its end would hold up those of the
+/// log, on the same disk, for as long as it takes.
+struct Steady {
+    file: File,
+    waiting: u64,
+}
+
+/// Bytes written between two syncs.
+const SYNC_EVERY: u64 = 4 << 20;
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.waiting >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.waiting = 0;
+        }
+        let written = self.file.write(bytes)?;
+        self.waiting += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 struct Summed<W> {
     out: W,
     crc: u32,
@@ -113,7 +153,7 @@ impl SnapshotDir {
                 fs::remove_file(path)?;
             }
         }
-        let own = Self { dir, cluster, shared: Arc::default() };
+        let own = Self { dir, cluster, every: 1, shared: Arc::default() };
         if let Some(path) = own.all()?.pop() {
             let named = |error: io::Error| {
                 let why = format!("{}: {error}; {LOST}", path.display());
@@ -122,6 +162,25 @@ impl SnapshotDir {
             *own.shared.current.lock() = Some(own.check(&path).map_err(named)?);
         }
         Ok(own)
+    }
+
+    /// The same, with a snapshot due after so many entries.
+    pub(crate) fn every(self, entries: u64) -> Self {
+        Self { every: entries, ..self }
+    }
+
+    /// Makes the next one due at once.
+    pub(crate) fn want(&self) {
+        self.shared.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for one: somebody wants it, it is long ago, or what a restart would apply again takes about as
+    /// long as reading the last one. So a restart is quick after entries of any size, and a large state, of which a
+    /// snapshot is work, is written the less often.
+    pub(crate) fn is_due(&self, since: Since) -> bool {
+        let last = self.current().map_or(0, |last| last.body.end);
+        let wanted = self.shared.wanted.swap(false, Ordering::Relaxed);
+        wanted || since.entries >= self.every || since.bytes >= SHORT_LOG.max(last / 2)
     }
 
     /// The newest one.
@@ -167,7 +226,8 @@ impl SnapshotDir {
     ) -> io::Result<SnapshotFile> {
         let unfinished = self.unfinished();
         let json = serde_json::to_vec(header)?;
-        let mut out = Summed { out: BufWriter::new(File::create(unfinished.path())?), crc: 0, length: 0 };
+        let file = Steady { file: File::create(unfinished.path())?, waiting: 0 };
+        let mut out = Summed { out: BufWriter::new(file), crc: 0, length: 0 };
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&self.cluster)?;
@@ -179,7 +239,7 @@ impl SnapshotDir {
         out.write_all(&body_length.to_le_bytes())?;
         let crc = out.crc;
         out.write_all(&crc.to_le_bytes())?;
-        out.out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.out.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
         let kept = self.keep(self.finished(unfinished)?)?;
         self.shared.written.fetch_add(1, Ordering::Relaxed);
         Ok(kept)
@@ -305,6 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn a_large_snapshot_is_synced_on_its_way() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
+        let header = Header { meta: SnapshotMeta::default(), seen: Vec::new() };
+        let body: Vec<u8> = (0..3 * SYNC_EVERY as usize).map(|at| (at / 1_000) as u8).collect();
+        let written = dir.write(&header, |out| body.chunks(100_000).try_for_each(|part| out.write_all(part)));
+        let mut read = Vec::new();
+        written.expect("there is space").body().expect("it opens").read_to_end(&mut read).expect("it is read");
+        assert!(read == body);
+    }
+
+    #[test]
     fn the_newest_snapshot_is_known_without_reading_it_again() {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens");
@@ -321,6 +393,28 @@ mod tests {
         assert_eq!(last(&SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens")), Some(9));
         fs::remove_dir_all(folder.path()).expect("it goes");
         assert_eq!(last(&dir), Some(9));
+    }
+
+    #[test]
+    fn a_snapshot_is_due_after_many_entries_or_bytes_or_when_wanted() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let dir = SnapshotDir::open(folder.path().into(), [1; 16]).expect("it opens").every(100);
+        let due = |entries, bytes| dir.is_due(Since { entries, bytes });
+        assert!(!due(99, 0) && due(100, 0));
+        assert!(!due(1, SHORT_LOG - 1) && due(1, SHORT_LOG));
+        dir.want();
+        assert!(due(0, 0) && !due(0, 0), "wanted once");
+        // As large as a snapshot of a large state, without its bytes.
+        let meta = SnapshotMeta::default();
+        let body = 0..SHORT_LOG * 4;
+        let large = SnapshotFile {
+            path: folder.path().into(),
+            header: Header { meta, seen: Vec::new() },
+            body,
+            _unfinished: None,
+        };
+        *dir.shared.current.lock() = Some(large);
+        assert!(!due(1, SHORT_LOG * 2 - 1) && due(1, SHORT_LOG * 2));
     }
 
     #[test]

@@ -30,6 +30,16 @@ pub enum WireError {
         /// The newest that is known here.
         known: u32,
     },
+    /// Written by a version before the first release, which is read no more.
+    #[error("version {found} of {what} is older than {known}, and is read no more: start the build that wrote it")]
+    Older {
+        /// The message.
+        what: &'static str,
+        /// Its version.
+        found: u32,
+        /// The oldest that is read here.
+        known: u32,
+    },
 }
 
 pub(crate) fn missing(field: &'static str) -> WireError {

@@ -52,6 +52,10 @@ const OUTBOX_BYTES: &str = "nova_outbox_bytes";
 const OUTBOX_OLDEST: &str = "nova_outbox_oldest_seconds";
 /// Records of commands that the owners of the shards have still to read; the leader knows.
 const COMMANDS_LAG: &str = "nova_bus_commands_lag_records";
+/// Things in the state, by kind.
+const STATE_OBJECTS: &str = "nova_state_objects";
+/// How much memory they take, by kind; about, and without what the allocator keeps.
+const STATE_BYTES: &str = "nova_state_bytes";
 /// Requests that wait for an entry.
 const WAITING: &str = "nova_coordinator_requests_waiting";
 /// Entries on their way: handed to the log and not applied.
@@ -112,6 +116,10 @@ fn measure(state: &State) -> u16 {
         messages += shard.outbox_messages;
         bytes += shard.outbox_bytes;
         offers += shard.offers;
+    }
+    for memory in state.memory() {
+        gauge!(STATE_OBJECTS, "kind" => memory.kind).set(memory.count as f64);
+        gauge!(STATE_BYTES, "kind" => memory.kind).set(memory.bytes as f64);
     }
     let stats = state.group_stats();
     let age = |since: Option<TimeMs>| since.map_or(0, |since| state.now.0.saturating_sub(since.0)) as f64 / 1_000.0;

@@ -53,7 +53,7 @@ impl Decider<'_> {
                 // The id of an open execution has events of its own, whose numbers must stay gapless.
                 let said =
                     matches!(why, Rejection::SourceRepeated { .. } | Rejection::BadId | Rejection::UnknownNamespace);
-                if !said && self.state.open(id).is_none() {
+                if !said && !self.state.is_open(id) {
                     self.say(Event::SubmissionRejected(id, submit.namespace.clone(), why.clone()));
                 }
                 self.reply(shard, submit.reply_to, Answer::Rejected { execution: id, why: why.clone() });
@@ -82,7 +82,7 @@ impl Decider<'_> {
         }
         match &submit.dedupe {
             Dedupe::Key(key) => {
-                if let Some(known) = shard.keys.get(&(name(), key.clone())) {
+                if let Some(known) = shard.key(&submit.namespace, key) {
                     return if known.content_hash == submit.content_hash {
                         Admitted::Repeated(known.execution, known.version)
                     } else {
@@ -94,14 +94,14 @@ impl Decider<'_> {
                 }
             }
             Dedupe::Source { source, number } => {
-                let last = shard.sources.get(&(name(), source.clone()));
-                if let Some(last) = last.filter(|last| **last >= *number) {
-                    return reject(Rejection::SourceRepeated { last: *last });
+                let last = shard.source(&submit.namespace, source);
+                if let Some(last) = last.filter(|last| *last >= *number) {
+                    return reject(Rejection::SourceRepeated { last });
                 }
             }
             Dedupe::None => {}
         }
-        if shard.executions.contains_key(&submit.execution) {
+        if shard.executions.contains(submit.execution) {
             return reject(Rejection::BadId);
         }
         let source = matches!(submit.dedupe, Dedupe::Source { .. }).then(name);

@@ -30,7 +30,7 @@ impl Decider<'_> {
                 }
             }
             Timer::Key(shard, namespace, key) => {
-                let record = self.state.shard(*shard).and_then(|s| s.keys.get(&(namespace.clone(), Box::from(&**key))));
+                let record = self.state.shard(*shard).and_then(|shard| shard.key(namespace, key));
                 if record.is_some_and(|record| record.until == Some(id.0)) {
                     self.say(Event::KeyForgotten(*shard, namespace.clone(), key.clone()));
                 }

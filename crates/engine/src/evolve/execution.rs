@@ -26,8 +26,8 @@ impl State {
             let due = TimeMs(self.now.0.saturating_add(ms));
             self.set_timer(due, Timer::Execution(id))
         });
-        let key = match submit.dedupe {
-            Dedupe::Key(key) => Some(key),
+        let key: Option<Arc<str>> = match submit.dedupe {
+            Dedupe::Key(key) => Some(key.into()),
             Dedupe::None | Dedupe::Source { .. } => None,
         };
         if let Some(record) = self.catalogue.namespaces.get_mut(&*submit.namespace) {
@@ -43,7 +43,7 @@ impl State {
             started_at: self.now,
             started_by: submit.started_by.clone(),
             labels: submit.labels.clone(),
-            key: key.clone(),
+            key: key.as_deref().map(Box::from),
             reply_at_end: submit.reply_to.filter(|_| submit.reply_at_end),
             trace: submit.trace,
             events: 0,
@@ -51,9 +51,10 @@ impl State {
             next_scope: 1,
             total,
             offers: BTreeSet::new(),
+            pending: Default::default(),
         };
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        shard.executions.insert(id, Arc::new(execution));
+        shard.executions.insert(Arc::new(execution));
         if let Some(key) = key {
             let record = KeyRecord { execution: id, version, content_hash: submit.content_hash, until: None };
             shard.keys.insert((namespace, key), record);
@@ -136,17 +137,15 @@ impl State {
         self.publish(id, ExecutionEvent::Ended(outcome.clone()));
         let now = self.now;
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        let Some(execution) = shard.executions.remove(&id) else { return };
+        let Some(execution) = shard.executions.remove(id) else { return };
         for token in &execution.offers {
             shard.offers.remove(token);
         }
         let namespace = Arc::clone(&execution.workflow.namespace);
         if let Some(key) = &execution.key {
             let until = TimeMs(now.0 + limits::KEY_TTL_MS);
-            let full = (Arc::clone(&namespace), key.clone());
-            if let Some(record) = shard.keys.get_mut(&full) {
-                record.until = Some(until);
-                self.set_timer(until, Timer::Key(id.shard(), full.0, Arc::from(&*full.1)));
+            if let Some(key) = shard.keep_key_until(&namespace, key, until) {
+                self.set_timer(until, Timer::Key(id.shard(), Arc::clone(&namespace), key));
             }
         }
         if let Some(record) = self.catalogue.namespaces.get_mut(&*namespace) {
@@ -163,7 +162,7 @@ impl State {
             record.keys = record.keys.saturating_sub(1);
         }
         if let Some(shard) = self.shard_mut(shard) {
-            shard.keys.remove(&(namespace, key.into()));
+            shard.forget_key(&namespace, key);
         }
     }
 
@@ -197,8 +196,8 @@ impl State {
         let seed = crate::decide_seed(id, scope, subject);
         let at = self.now;
         let Some(shard) = self.shard_mut(id.shard()) else { return };
-        let Some(execution) = shard.executions.get_mut(&id) else { return };
-        Arc::make_mut(execution).offers.insert(token);
+        let Some(execution) = shard.executions.live_mut(id) else { return };
+        execution.offers.insert(token);
         shard.offers.insert(token, OfferRecord { execution: id, scope, subject, at, seed });
     }
 
@@ -224,9 +223,9 @@ impl State {
     pub(super) fn drop_offer(&mut self, id: ExecutionId, token: Token) {
         let Some(shard) = self.shard_mut(id.shard()) else { return };
         if shard.offers.remove(&token).is_some()
-            && let Some(execution) = shard.executions.get_mut(&id)
+            && let Some(execution) = shard.executions.live_mut(id)
         {
-            Arc::make_mut(execution).offers.remove(&token);
+            execution.offers.remove(&token);
         }
     }
 
@@ -245,7 +244,8 @@ impl State {
         self.catalogue.revision += 1;
         let created_at = self.now;
         let versions = self.catalogue.workflows.entry((put.namespace.clone(), put.name.clone())).or_default();
-        versions.push(Arc::new(WorkflowVersion {
+        let version = Arc::new(WorkflowVersion {
+            number: self.catalogue.versions.len() as u32,
             namespace: Arc::from(&*put.namespace),
             name: Arc::from(&*put.name),
             version: versions.len() as u32 + 1,
@@ -253,7 +253,9 @@ impl State {
             program: put.program,
             document: put.document,
             created_at,
-        }));
+        });
+        versions.push(Arc::clone(&version));
+        self.catalogue.versions.push(version);
     }
 }
 

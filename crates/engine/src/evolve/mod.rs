@@ -138,7 +138,7 @@ impl State {
     }
 
     fn execution_mut(&mut self, id: ExecutionId) -> Option<&mut Execution> {
-        self.shard_mut(id.shard())?.executions.get_mut(&id).map(Arc::make_mut)
+        self.shard_mut(id.shard())?.executions.live_mut(id)
     }
 
     fn scope_mut(&mut self, id: ExecutionId, scope: ScopeId) -> Option<&mut Scope> {
@@ -162,7 +162,7 @@ impl State {
 
     fn clear_timer(&mut self, id: Option<TimerId>) {
         if let Some(id) = id {
-            self.timers.remove(&id);
+            self.timers.clear(&id);
         }
     }
 

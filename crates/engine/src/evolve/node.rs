@@ -118,6 +118,7 @@ impl State {
             record.state = NodeState::Waiting;
             record.timer = Some(id);
         }
+        self.may_rest(at.execution);
         let node = self.node_ref(at);
         self.publish(at.execution, ExecutionEvent::NodeStarted(node));
     }
@@ -140,6 +141,7 @@ impl State {
         record.output = None;
         record.case_outputs.clear();
         let attempt = record.attempt;
+        self.may_rest(at.execution);
         self.publish(at.execution, ExecutionEvent::AttemptFailed { node, attempt, failure, retry_at: due });
     }
 
@@ -151,6 +153,7 @@ impl State {
             record.timer = Some(id);
             record.attempt = record.attempt.saturating_sub(1);
         }
+        self.may_rest(at.execution);
     }
 
     pub(super) fn on_completed(&mut self, at: At, output: Payload, cases: u64, degraded: bool) {
@@ -210,6 +213,11 @@ impl State {
         scope.live -= 1;
         scope.left -= 1;
         let next = scope.held.pop_front();
+        // What is left may be waits only. Without any left the scope goes on, and what follows will say.
+        let others = scope.live > 0;
+        if others {
+            self.may_rest(at.execution);
+        }
         self.want(Work::Ended(at, 0));
         if let Some(node) = next {
             let next = At { node, ..at };
@@ -224,6 +232,6 @@ impl State {
     /// Whether an execution is open; for tests and assertions.
     #[must_use]
     pub fn is_open(&self, id: ExecutionId) -> bool {
-        self.open(id).is_some()
+        self.shard(id.shard()).is_some_and(|shard| shard.executions.contains(id))
     }
 }

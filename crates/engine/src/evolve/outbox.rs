@@ -33,17 +33,17 @@ impl State {
 
     /// Notes what happened to an execution; [`State::flush`] makes one message of it per entry.
     pub(crate) fn publish(&mut self, id: ExecutionId, event: ExecutionEvent) {
-        let Some(execution) = self.execution_mut(id) else { return };
+        let shard = self.shards.get_mut(usize::from(id.shard().0)).map(Arc::make_mut);
+        let Some(execution) = shard.and_then(|shard| shard.executions.live_mut(id)) else { return };
         execution.events += 1;
         let number = execution.events;
-        let namespace = Arc::clone(&execution.workflow.namespace);
-        // The last one is nearly always the same execution.
-        if let Some(last) = self.pending.last_mut().filter(|last| last.execution == id) {
-            last.events.push(event);
-        } else if let Some(earlier) = self.pending.iter_mut().rev().take(64).find(|events| events.execution == id) {
+        // Where its events of this entry are, if it has any; what stands there otherwise is another's.
+        let at = execution.pending.0 as usize;
+        if let Some(earlier) = self.pending.get_mut(at).filter(|events| events.execution == id) {
             earlier.events.push(event);
         } else {
-            let namespace = namespace.as_ref().into();
+            execution.pending.0 = self.pending.len() as u32;
+            let namespace = execution.workflow.namespace.as_ref().into();
             self.pending.push(ExecutionEvents { execution: id, namespace, first_number: number, events: vec![event] });
         }
     }

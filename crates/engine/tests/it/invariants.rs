@@ -10,17 +10,20 @@ use nova_program::{BodyForm, NodeIx, NodeKind};
 
 /// Recounts everything that the state counts, and looks for what is live twice or not at all.
 pub fn check(state: &State) {
+    assert!(state.resting.is_empty(), "who may rest is looked at with the entry");
     assert!(state.pending.is_empty(), "events of an entry leave with it");
     workers(state);
     let mut queued = BTreeSet::new();
     let mut leases = BTreeSet::new();
     let mut timers = BTreeSet::new();
-    let mut open: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut open: BTreeMap<String, u64> = BTreeMap::new();
     for shard in &state.shards {
         let mut offers = BTreeSet::new();
-        for (id, execution) in &shard.executions {
-            assert_eq!((*id, id.shard()), (execution.id, shard.id));
-            *open.entry(&execution.workflow.namespace).or_default() += 1;
+        for (id, execution) in shard.executions.iter(&state.catalogue.versions) {
+            let parked = shard.executions.is_parked(id);
+            assert!(!parked || execution.offers.is_empty());
+            assert_eq!((id, id.shard()), (execution.id, shard.id));
+            *open.entry(execution.workflow.namespace.to_string()).or_default() += 1;
             timers.extend(execution.total.filter(|id| state.timers.contains_key(id)));
             offers.extend(execution.offers.iter().copied());
             let program = &*execution.workflow.program;
@@ -53,7 +56,9 @@ pub fn check(state: &State) {
                     let under = children.get(&(*scope_id, ix)).copied().unwrap_or(0);
                     assert_eq!(record.children, under, "child scopes of node {}", ix.0);
                     assert_eq!(record.held, scope.held.contains(&ix), "held as node {} says", ix.0);
-                    let at = (*id, *scope_id, ix);
+                    let at = (id, *scope_id, ix);
+                    let runs = !matches!(record.state, NodeState::Pending | NodeState::Waiting | NodeState::Retrying);
+                    assert!(!parked || !runs || record.ended(), "nothing of a parked execution runs");
                     match record.state {
                         NodeState::Running | NodeState::Cancelling => {
                             let worker = record.worker.expect("a running node has a worker");
@@ -93,7 +98,10 @@ pub fn check(state: &State) {
         for (token, offer) in &shard.offers {
             assert!(*token < Token(state.next_token) && offer.execution.shard() == shard.id);
             if let Subject::ScopeOutput(body) = offer.subject {
-                assert_eq!(shard.executions[&offer.execution].scopes[&offer.scope].body, body);
+                assert_eq!(
+                    shard.executions.live(offer.execution).expect("it is not parked").scopes[&offer.scope].body,
+                    body
+                );
             }
         }
         for (message, seq) in shard.outbox.messages.iter().zip(shard.outbox.acked.0 + 1..) {
@@ -114,7 +122,7 @@ pub fn check(state: &State) {
     assert_eq!(state.queue.len as usize, in_queue.len());
     assert!(state.queue.classes.values().all(|waiting| !waiting.is_empty()));
     let set: BTreeSet<_> =
-        state.timers.iter().filter(|(_, it)| !matches!(it, Timer::Key(..))).map(|(id, _)| *id).collect();
+        state.timers.iter().filter(|(_, it)| !matches!(it, Timer::Key(..))).map(|(id, _)| id).collect();
     assert_eq!(timers, set, "each timer belongs to somebody");
     for (name, record) in &state.catalogue.namespaces {
         assert_eq!(record.open, open.get(&**name).copied().unwrap_or(0), "open executions of {name}");

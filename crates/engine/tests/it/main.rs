@@ -7,6 +7,7 @@ mod invariants;
 mod joins;
 mod life;
 mod limits;
+mod parked;
 mod rig;
 mod scenario;
 mod tape;

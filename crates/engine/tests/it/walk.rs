@@ -91,6 +91,7 @@ fn walks_reach_what_they_are_for() {
         "Ended Completed",
         "Ended Failed",
         "Ended Cancelled",
+        "Parked",
     ];
     let missing: Vec<_> = wanted.iter().filter(|name| reached.get(**name).is_none_or(|n| *n < 5)).collect();
     assert!(missing.is_empty(), "hardly reached: {missing:?} in {reached:#?}");

@@ -64,6 +64,9 @@ impl Seen {
 
     fn look(&mut self, rig: &mut Rig) {
         invariants::check(&rig.state);
+        if rig.state.shards.iter().any(|shard| shard.executions.parked() > 0) {
+            *self.reached.entry("Parked".into()).or_default() += 1;
+        }
         assert!(rig.state.next_token >= self.last_token, "tokens only grow");
         for message in rig.news() {
             self.reach(&message.body);

@@ -3962,8 +3962,8 @@ pub struct SnapshotChunk {
     /// all below belongs to it, until the next one
     #[prost(message, optional, tag = "6")]
     pub shard: ::core::option::Option<snapshot::Shard>,
-    #[prost(message, repeated, tag = "7")]
-    pub executions: ::prost::alloc::vec::Vec<snapshot::Execution>,
+    #[prost(message, repeated, tag = "16")]
+    pub executions: ::prost::alloc::vec::Vec<snapshot::Executions>,
     #[prost(message, repeated, tag = "8")]
     pub keys: ::prost::alloc::vec::Vec<snapshot::Key>,
     #[prost(message, repeated, tag = "9")]
@@ -3989,7 +3989,7 @@ pub struct Snapshot {}
 pub mod snapshot {
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Head {
-        /// 1; a member that meets a higher one does not install it
+        /// 2; a member that meets another one does not install it
         #[prost(uint32, tag = "1")]
         pub version: u32,
         #[prost(uint32, tag = "2")]
@@ -4097,170 +4097,17 @@ pub mod snapshot {
         #[prost(uint64, tag = "6")]
         pub outbox_acked: u64,
     }
-    #[derive(Clone, PartialEq, ::prost::Message)]
-    pub struct Execution {
+    /// Executions side by side, in order of their ids, each as the engine packs it (crates/engine/src/packed): a million of
+    /// them are written and read as they are kept. Messages of their own would cost ten times as much.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Executions {
+        /// 16 bytes each
         #[prost(bytes = "bytes", tag = "1")]
-        pub id: ::prost::bytes::Bytes,
-        /// position among the workflows of the snapshot, from 0
-        #[prost(uint32, tag = "2")]
-        pub workflow: u32,
-        #[prost(message, optional, tag = "3")]
-        pub input: ::core::option::Option<super::Payload>,
-        #[prost(uint64, tag = "4")]
-        pub started_at_ms: u64,
-        #[prost(string, tag = "5")]
-        pub started_by: ::prost::alloc::string::String,
-        #[prost(message, repeated, tag = "6")]
-        pub labels: ::prost::alloc::vec::Vec<super::Label>,
-        #[prost(string, optional, tag = "7")]
-        pub key: ::core::option::Option<::prost::alloc::string::String>,
-        #[prost(message, optional, tag = "8")]
-        pub reply_at_end: ::core::option::Option<super::ReplyTo>,
-        #[prost(message, optional, tag = "9")]
-        pub trace: ::core::option::Option<super::TraceContext>,
-        #[prost(uint64, tag = "10")]
-        pub events: u64,
-        #[prost(message, repeated, tag = "11")]
-        pub scopes: ::prost::alloc::vec::Vec<Scope>,
-        #[prost(uint32, tag = "12")]
-        pub next_scope: u32,
-        #[prost(message, optional, tag = "13")]
-        pub total: ::core::option::Option<TimerId>,
-    }
-    #[derive(Clone, PartialEq, ::prost::Message)]
-    pub struct Scope {
-        #[prost(uint32, tag = "1")]
-        pub id: u32,
-        #[prost(uint32, tag = "2")]
-        pub body: u32,
-        /// absent: the root
-        #[prost(message, optional, tag = "3")]
-        pub parent: ::core::option::Option<Place>,
-        #[prost(uint32, tag = "4")]
-        pub attempt: u32,
-        /// those that are not as at the beginning
-        #[prost(message, repeated, tag = "8")]
-        pub nodes: ::prost::alloc::vec::Vec<Node>,
-        #[prost(message, repeated, tag = "9")]
-        pub vars: ::prost::alloc::vec::Vec<Variable>,
-        #[prost(uint32, tag = "10")]
-        pub live: u32,
-        #[prost(uint32, tag = "11")]
-        pub left: u32,
-        #[prost(bool, tag = "12")]
-        pub at_end: bool,
-        #[prost(uint32, optional, tag = "13")]
-        pub last_completed: ::core::option::Option<u32>,
-        /// in order
-        #[prost(uint32, repeated, tag = "14")]
-        pub held: ::prost::alloc::vec::Vec<u32>,
-        #[prost(oneof = "scope::Phase", tags = "5, 6, 7")]
-        pub phase: ::core::option::Option<scope::Phase>,
-    }
-    /// Nested message and enum types in `Scope`.
-    pub mod scope {
-        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-        pub enum Phase {
-            #[prost(message, tag = "5")]
-            Runs(super::super::Nothing),
-            /// token
-            #[prost(uint64, tag = "6")]
-            Output(u64),
-            #[prost(message, tag = "7")]
-            Stopping(super::Ending),
-        }
-    }
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Place {
-        #[prost(uint32, tag = "1")]
-        pub scope: u32,
-        #[prost(uint32, tag = "2")]
-        pub node: u32,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Variable {
-        #[prost(message, optional, tag = "1")]
-        pub value: ::core::option::Option<super::Payload>,
-        #[prost(uint32, tag = "2")]
-        pub version: u32,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Ending {
-        #[prost(oneof = "ending::Kind", tags = "1, 2")]
-        pub kind: ::core::option::Option<ending::Kind>,
-    }
-    /// Nested message and enum types in `Ending`.
-    pub mod ending {
-        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-        pub enum Kind {
-            #[prost(message, tag = "1")]
-            Failed(super::super::Failure),
-            #[prost(string, tag = "2")]
-            Cancelled(::prost::alloc::string::String),
-        }
-    }
-    #[derive(Clone, PartialEq, ::prost::Message)]
-    pub struct Node {
-        /// within its body, from 0
-        #[prost(uint32, tag = "1")]
-        pub position: u32,
-        #[prost(enumeration = "super::NodeState", tag = "2")]
-        pub state: i32,
-        #[prost(uint32, tag = "3")]
-        pub arrived: u32,
-        #[prost(uint32, tag = "4")]
-        pub dead: u32,
-        #[prost(bool, tag = "5")]
-        pub held: bool,
-        #[prost(uint32, tag = "6")]
-        pub visit: u32,
-        #[prost(uint32, tag = "7")]
-        pub attempt: u32,
-        #[prost(uint64, tag = "8")]
-        pub token: u64,
-        #[prost(uint32, optional, tag = "9")]
-        pub worker: ::core::option::Option<u32>,
-        #[prost(message, optional, tag = "10")]
-        pub after_stop: ::core::option::Option<AfterStop>,
-        #[prost(message, optional, tag = "11")]
-        pub timer: ::core::option::Option<TimerId>,
-        #[prost(message, optional, tag = "12")]
-        pub total: ::core::option::Option<TimerId>,
-        #[prost(message, optional, tag = "13")]
-        pub queued: ::core::option::Option<QueueKey>,
-        #[prost(uint64, tag = "14")]
-        pub cases: u64,
-        #[prost(uint32, tag = "15")]
-        pub children: u32,
-        #[prost(message, optional, tag = "16")]
-        pub with: ::core::option::Option<super::Payload>,
-        #[prost(message, optional, tag = "17")]
-        pub output: ::core::option::Option<super::Payload>,
-        #[prost(message, optional, tag = "18")]
-        pub failure: ::core::option::Option<super::Failure>,
-        #[prost(message, repeated, tag = "19")]
-        pub case_outputs: ::prost::alloc::vec::Vec<CaseOutput>,
-        #[prost(uint64, optional, tag = "20")]
-        pub started_at_ms: ::core::option::Option<u64>,
-        #[prost(uint64, optional, tag = "21")]
-        pub ended_at_ms: ::core::option::Option<u64>,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct AfterStop {
-        #[prost(oneof = "after_stop::Kind", tags = "1, 2, 3")]
-        pub kind: ::core::option::Option<after_stop::Kind>,
-    }
-    /// Nested message and enum types in `AfterStop`.
-    pub mod after_stop {
-        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-        pub enum Kind {
-            #[prost(message, tag = "1")]
-            FailAttempt(super::super::Failure),
-            #[prost(message, tag = "2")]
-            Fail(super::super::Failure),
-            #[prost(message, tag = "3")]
-            Cancel(super::super::Nothing),
-        }
+        pub ids: ::prost::bytes::Bytes,
+        #[prost(uint32, repeated, tag = "2")]
+        pub lengths: ::prost::alloc::vec::Vec<u32>,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub packed: ::prost::bytes::Bytes,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct TimerId {
@@ -4275,13 +4122,6 @@ pub mod snapshot {
         pub rank: u32,
         #[prost(uint64, tag = "2")]
         pub number: u64,
-    }
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct CaseOutput {
-        #[prost(uint32, tag = "1")]
-        pub case: u32,
-        #[prost(message, optional, tag = "2")]
-        pub output: ::core::option::Option<super::Payload>,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Key {

@@ -21,8 +21,8 @@ pub use write::snapshot_to_wire;
 use crate::error::WireError;
 use crate::v1;
 
-/// The version of snapshots that is written here, and the newest that is read.
-pub const SNAPSHOT_VERSION: u32 = 1;
+/// The version of snapshots that is written and read here. It changes with the form of packed executions.
+pub const SNAPSHOT_VERSION: u32 = 1 + nova_engine::packed::FORM;
 
 /// A chunk is closed when it has this many bytes: small enough for a message, large enough that framing costs nothing.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use nova_engine::ids::{Epoch, Offset, OwnerId, ScopeId, Seq, SessionId, ShardId, TimeMs, Token, WorkerId};
 use nova_engine::input::{Namespace, Trigger};
-use nova_engine::output::{Message, NodeState, Subject};
+use nova_engine::output::{Message, Subject};
 use nova_engine::state::{
-    AfterStop, Ending, Execution, KeyRecord, Lease, NamespaceRecord, NodeRecord, OfferRecord, Outbox, Phase, Queued,
-    Scope, Timer, TimerId, Variable, Worker, WorkflowVersion,
+    KeyRecord, Lease, NamespaceRecord, OfferRecord, Outbox, Queued, Timer, TimerId, Worker, WorkflowVersion,
 };
 use nova_engine::work::{At, Work};
 use nova_engine::{Config, State};
@@ -16,10 +15,10 @@ use nova_program::{BodyIx, NodeIx};
 
 use super::SNAPSHOT_VERSION;
 use crate::error::{WireError, bad, missing};
-use crate::from_wire::{execution_id, failure, hash, labels, payload_from_wire, program_from_wire, reply_to, trace};
+use crate::from_wire::{execution_id, hash, labels, program_from_wire};
 use crate::outbox::message_from_wire;
+use crate::v1::SnapshotChunk;
 use crate::v1::snapshot as wire;
-use crate::v1::{self, SnapshotChunk};
 
 /// The state that chunks hold, in the order in which [`super::snapshot_to_wire`] gave them.
 ///
@@ -46,7 +45,6 @@ pub fn state_from_wire(chunks: impl IntoIterator<Item = SnapshotChunk>) -> Resul
 
 struct Reader {
     state: State,
-    workflows: Vec<Arc<WorkflowVersion>>,
     /// Texts that stand in many places.
     namespaces: BTreeMap<Box<str>, Arc<str>>,
     shard: Option<usize>,
@@ -58,8 +56,12 @@ struct Reader {
 
 impl Reader {
     fn new(head: &wire::Head) -> Result<Self, WireError> {
-        if head.version > SNAPSHOT_VERSION {
-            return Err(WireError::Newer { what: "Snapshot", found: head.version, known: SNAPSHOT_VERSION });
+        match head.version {
+            SNAPSHOT_VERSION => {}
+            found if found > SNAPSHOT_VERSION => {
+                return Err(WireError::Newer { what: "Snapshot", found, known: SNAPSHOT_VERSION });
+            }
+            found => return Err(WireError::Older { what: "Snapshot", found, known: SNAPSHOT_VERSION }),
         }
         let shards = u16::try_from(head.shards).map_err(|_| bad("head.shards", "is above 65,535"))?;
         let mut state = State::new(Config { shards });
@@ -73,7 +75,6 @@ impl Reader {
         state.workers.last_session = SessionId(head.last_session);
         Ok(Self {
             state,
-            workflows: Vec::new(),
             namespaces: BTreeMap::new(),
             shard: None,
             messages: Vec::new(),
@@ -97,7 +98,7 @@ impl Reader {
         if let Some(head) = chunk.shard {
             self.begin_shard(&head)?;
         }
-        chunk.executions.into_iter().try_for_each(|it| self.execution(it))?;
+        chunk.executions.iter().try_for_each(|it| self.executions(it))?;
         chunk.keys.into_iter().try_for_each(|it| self.key(it))?;
         for it in chunk.sources {
             let namespace = self.text(&it.namespace);
@@ -197,6 +198,7 @@ impl Reader {
 
     fn workflow(&mut self, it: wire::Workflow) -> Result<(), WireError> {
         let version = Arc::new(WorkflowVersion {
+            number: self.state.catalogue.versions.len() as u32,
             namespace: self.text(&it.namespace),
             name: Arc::from(it.name.as_str()),
             version: it.version,
@@ -211,7 +213,7 @@ impl Reader {
             return Err(bad("workflow.version", "is not the next one"));
         }
         versions.push(Arc::clone(&version));
-        self.workflows.push(version);
+        self.state.catalogue.versions.push(version);
         Ok(())
     }
 
@@ -241,34 +243,29 @@ impl Reader {
         Ok(())
     }
 
-    fn execution(&mut self, it: wire::Execution) -> Result<(), WireError> {
-        self.executions += 1;
-        let id = execution_id(&it.id)?;
-        let workflow = self.workflows.get(it.workflow as usize).cloned();
-        let workflow = workflow.ok_or_else(|| bad("execution.workflow", "is not in the snapshot"))?;
-        let scopes = it.scopes.into_iter().map(|it| Ok((ScopeId(it.id), scope(it, &workflow)?)));
-        let scopes = scopes.collect::<Result<_, WireError>>()?;
-        let shard = self.in_shard()?;
-        if shard.id != id.shard() {
-            return Err(bad("execution.id", "is of another shard"));
+    fn executions(&mut self, it: &wire::Executions) -> Result<(), WireError> {
+        let State { shards, catalogue, .. } = &mut self.state;
+        let shard = self.shard.and_then(|at| shards.get_mut(at)).map(Arc::make_mut);
+        let shard = shard.ok_or_else(|| missing("snapshot.shard"))?;
+        if it.ids.len() != it.lengths.len() * 16 {
+            return Err(bad("executions.ids", "are not as many as the lengths"));
         }
-        let execution = Execution {
-            id,
-            workflow,
-            input: payload_from_wire(it.input)?,
-            started_at: TimeMs(it.started_at_ms),
-            started_by: it.started_by.into(),
-            labels: labels(it.labels),
-            key: it.key.map(Into::into),
-            reply_at_end: it.reply_at_end.as_ref().map(reply_to),
-            trace: it.trace.as_ref().and_then(trace),
-            events: it.events,
-            scopes,
-            next_scope: it.next_scope,
-            total: it.total.as_ref().map(timer_id),
-            offers: Default::default(),
-        };
-        shard.executions.insert(id, Arc::new(execution));
+        let mut rest = &it.packed[..];
+        for (id, length) in it.ids.chunks_exact(16).zip(&it.lengths) {
+            let id = execution_id(id)?;
+            if shard.id != id.shard() {
+                return Err(bad("executions.ids", "are of another shard"));
+            }
+            let cut = rest.split_at_checked(*length as usize);
+            let (packed, others) = cut.ok_or_else(|| bad("executions.packed", "is shorter than the lengths say"))?;
+            rest = others;
+            let kept = shard.executions.insert_packed(id, packed, &catalogue.versions);
+            kept.map_err(|error| bad("executions.packed", error.why))?;
+        }
+        if !rest.is_empty() {
+            return Err(bad("executions.packed", "is longer than the lengths say"));
+        }
+        self.executions += it.lengths.len() as u64;
         Ok(())
     }
 
@@ -315,106 +312,6 @@ fn timer_id(id: &wire::TimerId) -> TimerId {
 
 fn queue_key(key: &wire::QueueKey) -> Result<(u8, u64), WireError> {
     Ok((u8::try_from(key.rank).map_err(|_| bad("queue.rank", "is above 9"))?, key.number))
-}
-
-fn scope(it: wire::Scope, workflow: &WorkflowVersion) -> Result<Scope, WireError> {
-    let program = &*workflow.program;
-    let body = program.bodies.get(it.body as usize).ok_or_else(|| bad("scope.body", "is not in the program"))?;
-    let inside = |node: u32| body.nodes.contains(&node).then_some(NodeIx(node));
-    let outside = || bad("scope.node", "is not in the body");
-    let mut nodes: Vec<NodeRecord> = body.nodes.clone().map(|_| NodeRecord::pending()).collect();
-    for it in it.nodes {
-        let place = nodes.get_mut(it.position as usize).ok_or_else(outside)?;
-        *place = node(it)?;
-    }
-    let vars =
-        it.vars.into_iter().map(|var| Ok(Variable { value: payload_from_wire(var.value)?, version: var.version }));
-    let vars: Vec<_> = vars.collect::<Result<_, WireError>>()?;
-    if vars.len() != body.vars.len() {
-        return Err(bad("scope.vars", "are not those of the body"));
-    }
-    let parent = it.parent.map(|place| {
-        let known = (place.node as usize) < program.nodes.len();
-        known.then_some((ScopeId(place.scope), NodeIx(place.node))).ok_or_else(outside)
-    });
-    Ok(Scope {
-        body: BodyIx(it.body),
-        parent: parent.transpose()?,
-        attempt: it.attempt,
-        phase: match it.phase.ok_or_else(|| missing("scope.phase"))? {
-            wire::scope::Phase::Runs(_) => Phase::Body,
-            wire::scope::Phase::Output(token) => Phase::Output(Token(token)),
-            wire::scope::Phase::Stopping(ending) => {
-                Phase::Stopping(match ending.kind.ok_or_else(|| missing("scope.stopping"))? {
-                    wire::ending::Kind::Failed(why) => Ending::Failed(failure(why)),
-                    wire::ending::Kind::Cancelled(reason) => Ending::Cancelled(reason.into()),
-                })
-            }
-        },
-        nodes,
-        vars,
-        live: it.live,
-        left: it.left,
-        at_end: it.at_end,
-        last_completed: it.last_completed.map(|node| inside(node).ok_or_else(outside)).transpose()?,
-        held: it.held.into_iter().map(|node| inside(node).ok_or_else(outside)).collect::<Result<_, _>>()?,
-    })
-}
-
-fn node(it: wire::Node) -> Result<NodeRecord, WireError> {
-    let small = |number: u32, field| u16::try_from(number).map_err(|_| bad(field, "is above 65,535"));
-    let payload = |payload: Option<v1::Payload>| payload.map(|it| payload_from_wire(Some(it))).transpose();
-    let state = v1::NodeState::try_from(it.state).map_err(|_| bad("node.state", "is not known here"))?;
-    let case_outputs = it.case_outputs.into_iter().map(|it| {
-        let case = u8::try_from(it.case).map_err(|_| bad("node.case", "is above 255"))?;
-        Ok((case, payload_from_wire(it.output)?))
-    });
-    Ok(NodeRecord {
-        state: node_state(state),
-        arrived: small(it.arrived, "node.arrived")?,
-        dead: small(it.dead, "node.dead")?,
-        held: it.held,
-        visit: small(it.visit, "node.visit")?,
-        attempt: it.attempt,
-        token: Token(it.token),
-        worker: it.worker.map(WorkerId),
-        after_stop: it.after_stop.map(after_stop).transpose()?.map(Box::new),
-        timer: it.timer.as_ref().map(timer_id),
-        total: it.total.as_ref().map(timer_id),
-        queued: it.queued.as_ref().map(queue_key).transpose()?,
-        cases: it.cases,
-        children: it.children,
-        with: payload(it.with)?,
-        output: payload(it.output)?,
-        failure: it.failure.map(|why| Box::new(failure(why))),
-        case_outputs: case_outputs.collect::<Result<_, WireError>>()?,
-        started_at: it.started_at_ms.map(TimeMs),
-        ended_at: it.ended_at_ms.map(TimeMs),
-    })
-}
-
-fn after_stop(after: wire::AfterStop) -> Result<AfterStop, WireError> {
-    Ok(match after.kind.ok_or_else(|| missing("node.after_stop"))? {
-        wire::after_stop::Kind::FailAttempt(why) => AfterStop::FailAttempt(failure(why)),
-        wire::after_stop::Kind::Fail(why) => AfterStop::Fail(failure(why)),
-        wire::after_stop::Kind::Cancel(_) => AfterStop::Cancel,
-    })
-}
-
-fn node_state(state: v1::NodeState) -> NodeState {
-    match state {
-        v1::NodeState::Pending => NodeState::Pending,
-        v1::NodeState::Evaluating => NodeState::Evaluating,
-        v1::NodeState::Waiting => NodeState::Waiting,
-        v1::NodeState::Queued => NodeState::Queued,
-        v1::NodeState::Running => NodeState::Running,
-        v1::NodeState::Retrying => NodeState::Retrying,
-        v1::NodeState::Cancelling => NodeState::Cancelling,
-        v1::NodeState::Completed => NodeState::Completed,
-        v1::NodeState::Failed => NodeState::Failed,
-        v1::NodeState::Skipped => NodeState::Skipped,
-        v1::NodeState::Cancelled => NodeState::Cancelled,
-    }
 }
 
 fn offer(it: &wire::Offer) -> Result<OfferRecord, WireError> {

@@ -1,28 +1,22 @@
 //! From the state to chunks, one at a time.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use bytes::Bytes;
-use nova_engine::State;
 use nova_engine::ids::{ExecutionId, ScopeId, Token};
 use nova_engine::output::Subject;
-use nova_engine::state::{
-    AfterStop, Ending, Execution, KeyRecord, Lease, NodeRecord, OfferRecord, Phase, Queued, Scope, Shard, Timer,
-    TimerId, Worker, WorkflowVersion,
-};
+use nova_engine::state::{KeyRecord, Lease, OfferRecord, Queued, Shard, Timer, TimerId, Worker, WorkflowVersion};
 use nova_engine::work::{At, Work};
+use nova_engine::{Run, State};
 use nova_program::NodeIx;
 use prost::Message;
 
 use super::{CHUNK_BYTES, SNAPSHOT_VERSION};
 use crate::program::program_to_wire;
-use crate::to_wire::{
-    execution_bytes, failure_to_wire, labels_to_wire, message_to_wire, node_state_to_wire, payload_to_wire,
-    reply_to_wire, trace_to_wire,
-};
+use crate::to_wire::{execution_bytes, labels_to_wire, message_to_wire};
 use crate::v1::snapshot as wire;
 use crate::v1::{self, SnapshotChunk};
+
+/// Packed executions that make one piece of a chunk.
+const RUN_BYTES: usize = 64 << 10;
 
 /// A state as chunks of about a megabyte. Borrow a clone of the state: cloning shares executions, messages and programs.
 pub fn snapshot_to_wire(state: &State) -> impl Iterator<Item = SnapshotChunk> + '_ {
@@ -37,7 +31,7 @@ enum Piece {
     Trigger(v1::Trigger),
     Worker(wire::Worker),
     Shard(wire::Shard),
-    Execution(wire::Execution),
+    Executions(wire::Executions, u64),
     Key(wire::Key),
     Source(wire::Source),
     Offer(wire::Offer),
@@ -56,7 +50,7 @@ impl Piece {
             Self::Trigger(it) => it.encoded_len(),
             Self::Worker(it) => it.encoded_len(),
             Self::Shard(it) => it.encoded_len(),
-            Self::Execution(it) => it.encoded_len(),
+            Self::Executions(it, _) => it.encoded_len(),
             Self::Key(it) => it.encoded_len(),
             Self::Source(it) => it.encoded_len(),
             Self::Offer(it) => it.encoded_len(),
@@ -106,8 +100,8 @@ impl<I: Iterator<Item = Piece>> Iterator for Chunks<I> {
                     self.waiting = Some(it);
                     break;
                 }
-                Piece::Execution(it) => {
-                    self.executions += 1;
+                Piece::Executions(it, count) => {
+                    self.executions += count;
                     chunk.executions.push(it);
                 }
                 Piece::Key(it) => chunk.keys.push(it),
@@ -126,17 +120,7 @@ impl<I: Iterator<Item = Piece>> Iterator for Chunks<I> {
     }
 }
 
-/// Where each workflow version stands among those that are written, by its address: executions share it with the
-/// catalogue.
-type Positions = BTreeMap<usize, u32>;
-
-fn address(version: &Arc<WorkflowVersion>) -> usize {
-    Arc::as_ptr(version).addr()
-}
-
 fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
-    let versions: Vec<&Arc<WorkflowVersion>> = state.catalogue.workflows.values().flatten().collect();
-    let positions: Positions = versions.iter().map(|version| address(version)).zip(0..).collect();
     let namespaces = state.catalogue.namespaces.values().map(|record| {
         let spec = v1::Namespace {
             name: record.spec.name.to_string(),
@@ -153,17 +137,15 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
             spec: trigger.spec.clone(),
         })
     });
-    // The shards share the table of positions; each step of theirs is made when it is asked for.
-    let positions = Arc::new(positions);
-    let shards = state.shards.iter().flat_map(move |shard| shard_pieces(shard, Arc::clone(&positions)));
+    let shards = state.shards.iter().flat_map(|shard| shard_pieces(shard));
     let queue = state.queue.classes.iter().flat_map(|((pool, kind), waiting)| {
         waiting.iter().map(move |(key, it)| Piece::Queued(queued(pool, kind, *key, it)))
     });
-    let timers = state.timers.iter().map(|(id, it)| Piece::Timer(timer(*id, it)));
+    let timers = state.timers.iter().map(|(id, it)| Piece::Timer(timer(id, &it)));
     let work = state.work.iter().map(|it| Piece::Work(work(*it)));
     std::iter::once(Piece::Head(head(state)))
         .chain(namespaces)
-        .chain(versions.into_iter().map(|version| Piece::Workflow(workflow(version))))
+        .chain(state.catalogue.versions.iter().map(|version| Piece::Workflow(workflow(version))))
         .chain(triggers)
         .chain(state.workers.all.iter().map(|it| Piece::Worker(worker(it))))
         .chain(queue)
@@ -172,7 +154,7 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
         .chain(shards)
 }
 
-fn shard_pieces(shard: &Shard, positions: Arc<Positions>) -> impl Iterator<Item = Piece> + '_ {
+fn shard_pieces(shard: &Shard) -> impl Iterator<Item = Piece> + '_ {
     let head = wire::Shard {
         id: u32::from(shard.id.0),
         epoch: shard.epoch.0,
@@ -185,7 +167,7 @@ fn shard_pieces(shard: &Shard, positions: Arc<Positions>) -> impl Iterator<Item 
         Piece::Source(wire::Source { namespace: namespace.to_string(), source: source.to_string(), number: *number })
     });
     std::iter::once(Piece::Shard(head))
-        .chain(shard.executions.values().map(move |it| Piece::Execution(execution(it, &positions))))
+        .chain(shard.executions.runs(RUN_BYTES).map(executions))
         .chain(shard.keys.iter().map(|((namespace, key), it)| Piece::Key(key_record(namespace, key, it))))
         .chain(sources)
         .chain(shard.offers.iter().map(|(token, it)| Piece::Offer(offer(*token, it))))
@@ -247,95 +229,10 @@ fn at(execution: ExecutionId, scope: ScopeId, node: NodeIx) -> wire::At {
     wire::At { execution: execution_bytes(execution), scope: scope.0, node: node.0 }
 }
 
-fn execution(it: &Execution, positions: &Positions) -> wire::Execution {
-    let workflow = positions.get(&address(&it.workflow)).copied();
-    wire::Execution {
-        id: execution_bytes(it.id),
-        workflow: workflow.expect("a version is never removed from the catalogue, and executions share it"),
-        input: Some(payload_to_wire(&it.input)),
-        started_at_ms: it.started_at.0,
-        started_by: it.started_by.to_string(),
-        labels: labels_to_wire(&it.labels),
-        key: it.key.as_ref().map(ToString::to_string),
-        reply_at_end: it.reply_at_end.as_ref().map(reply_to_wire),
-        trace: it.trace.as_ref().map(trace_to_wire),
-        events: it.events,
-        scopes: it.scopes.iter().map(|(id, it)| scope(*id, it)).collect(),
-        next_scope: it.next_scope,
-        total: it.total.map(timer_id),
-    }
-}
-
-fn scope(id: ScopeId, scope: &Scope) -> wire::Scope {
-    let pending = NodeRecord::pending();
-    let begun = scope.nodes.iter().zip(0..).filter(|(record, _)| **record != pending);
-    wire::Scope {
-        id: id.0,
-        body: scope.body.0,
-        parent: scope.parent.map(|(scope, node)| wire::Place { scope: scope.0, node: node.0 }),
-        attempt: scope.attempt,
-        phase: Some(match &scope.phase {
-            Phase::Body => wire::scope::Phase::Runs(v1::Nothing {}),
-            Phase::Output(token) => wire::scope::Phase::Output(token.0),
-            Phase::Stopping(it) => wire::scope::Phase::Stopping(ending(it)),
-        }),
-        nodes: begun.map(|(record, position)| node(position, record)).collect(),
-        vars: scope
-            .vars
-            .iter()
-            .map(|var| wire::Variable { value: Some(payload_to_wire(&var.value)), version: var.version })
-            .collect(),
-        live: scope.live,
-        left: scope.left,
-        at_end: scope.at_end,
-        last_completed: scope.last_completed.map(|node| node.0),
-        held: scope.held.iter().map(|node| node.0).collect(),
-    }
-}
-
-fn ending(ending: &Ending) -> wire::Ending {
-    wire::Ending {
-        kind: Some(match ending {
-            Ending::Failed(why) => wire::ending::Kind::Failed(failure_to_wire(why)),
-            Ending::Cancelled(reason) => wire::ending::Kind::Cancelled(reason.to_string()),
-        }),
-    }
-}
-
-fn node(position: u32, record: &NodeRecord) -> wire::Node {
-    wire::Node {
-        position,
-        state: node_state_to_wire(record.state) as i32,
-        arrived: u32::from(record.arrived),
-        dead: u32::from(record.dead),
-        held: record.held,
-        visit: u32::from(record.visit),
-        attempt: record.attempt,
-        token: record.token.0,
-        worker: record.worker.map(|worker| worker.0),
-        after_stop: record.after_stop.as_deref().map(|after| wire::AfterStop {
-            kind: Some(match after {
-                AfterStop::FailAttempt(why) => wire::after_stop::Kind::FailAttempt(failure_to_wire(why)),
-                AfterStop::Fail(why) => wire::after_stop::Kind::Fail(failure_to_wire(why)),
-                AfterStop::Cancel => wire::after_stop::Kind::Cancel(v1::Nothing {}),
-            }),
-        }),
-        timer: record.timer.map(timer_id),
-        total: record.total.map(timer_id),
-        queued: record.queued.map(queue_key),
-        cases: record.cases,
-        children: record.children,
-        with: record.with.as_ref().map(payload_to_wire),
-        output: record.output.as_ref().map(payload_to_wire),
-        failure: record.failure.as_deref().map(failure_to_wire),
-        case_outputs: record
-            .case_outputs
-            .iter()
-            .map(|(case, output)| wire::CaseOutput { case: u32::from(*case), output: Some(payload_to_wire(output)) })
-            .collect(),
-        started_at_ms: record.started_at.map(|at| at.0),
-        ended_at_ms: record.ended_at.map(|at| at.0),
-    }
+fn executions(run: Run) -> Piece {
+    let count = run.ids.len() as u64;
+    let ids = run.ids.iter().flat_map(|id| id.0.to_be_bytes()).collect::<Vec<_>>().into();
+    Piece::Executions(wire::Executions { ids, lengths: run.lengths, packed: run.bytes.into() }, count)
 }
 
 fn timer_id(id: TimerId) -> wire::TimerId {

@@ -1,7 +1,12 @@
 //! The wire from outside.
 
+/// That of the binary, so that the memory that is measured is a member's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod checked;
 mod generated;
+mod parked;
 mod snapshot;
 
 // States worth a snapshot come from the walks of the engine's own tests.

@@ -35,7 +35,9 @@ fn tape(mut seed: u64, length: usize) -> Vec<u8> {
 /// How much of what a snapshot can hold a state has.
 fn richness(state: &State) -> usize {
     let shard = &state.shards[0];
-    let scopes = || shard.executions.values().flat_map(|execution| execution.scopes.values());
+    let executions: Vec<_> = shard.executions.iter(&state.catalogue.versions).map(|(_, execution)| execution).collect();
+    let scopes = || executions.iter().flat_map(|execution| execution.scopes.values());
+    let timers: Vec<_> = state.timers.iter().map(|(_, timer)| timer).collect();
     let records = || scopes().flat_map(|scope| scope.nodes.iter());
     let leases = || state.workers.all.iter().flat_map(|worker| worker.leases.values());
     let has = [
@@ -56,10 +58,10 @@ fn richness(state: &State) -> usize {
         records().any(|record| record.failure.is_some()),
         records().any(|record| record.output.is_some()),
         records().any(|record| record.after_stop.is_some()),
-        state.timers.values().any(|timer| matches!(timer, Timer::Node(..))),
-        state.timers.values().any(|timer| matches!(timer, Timer::NodeTotal(..))),
-        state.timers.values().any(|timer| matches!(timer, Timer::Execution(..))),
-        state.timers.values().any(|timer| matches!(timer, Timer::Key(..))),
+        timers.iter().any(|timer| matches!(timer, Timer::Node(..))),
+        timers.iter().any(|timer| matches!(timer, Timer::NodeTotal(..))),
+        timers.iter().any(|timer| matches!(timer, Timer::Execution(..))),
+        timers.iter().any(|timer| matches!(timer, Timer::Key(..))),
     ];
     has.into_iter().filter(|it| *it).count()
 }
@@ -100,17 +102,37 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A copy that is written while its state goes on is the state of its entry.
+    #[test]
+    fn a_snapshot_is_of_its_moment(bytes in proptest::collection::vec(any::<u8>(), 50..500), at in 0.0..1.0_f64) {
+        let (rig, _) = walk(&bytes);
+        let cut = (rig.log.len() as f64 * at) as usize;
+        let mut state = State::new(Config { shards: 2 });
+        replay(&mut state, &rig.log[..cut]);
+        let (copy, before) = (state.clone(), written(&state));
+        let mut chunks = snapshot_to_wire(&copy);
+        let mut read = Vec::from_iter(chunks.next());
+        replay(&mut state, &rig.log[cut..]);
+        read.extend(chunks);
+        let restored = state_from_wire(read).expect("it is whole");
+        prop_assert!(restored == copy && written(&restored) == before);
+        prop_assert!(state == rig.state);
+    }
+}
+
 #[test]
 fn a_large_state_is_cut_into_chunks() {
     let mut state = busy(0..5);
-    let [execution] = &state.shards[0].executions.values().take(1).cloned().collect::<Vec<_>>()[..] else {
-        panic!("the walk leaves an execution open");
-    };
+    let execution = state.shards[0].executions.iter(&state.catalogue.versions).next();
+    let (_, execution) = execution.expect("the walk leaves an execution open");
     for n in 0..30_000 {
-        let mut copy = (**execution).clone();
+        let mut copy = (*execution).clone();
         copy.id.0 += (1 + n) << 32;
         copy.offers.clear();
-        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.id, copy.into());
+        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.into());
     }
     let chunks: Vec<_> = snapshot_to_wire(&state).collect();
     assert!(chunks.len() > 3, "{} chunks", chunks.len());
@@ -139,22 +161,29 @@ fn a_damaged_snapshot_is_refused() {
 }
 
 #[test]
-fn a_newer_snapshot_is_refused() {
+fn a_snapshot_of_another_version_is_refused() {
     let mut chunks: Vec<_> = snapshot_to_wire(&busy(0..5)).collect();
-    chunks[0].head.as_mut().expect("the first chunk has it").version = 2;
-    let found = state_from_wire(chunks);
-    assert_eq!(found, Err(WireError::Newer { what: "Snapshot", found: 2, known: 1 }));
+    chunks[0].head.as_mut().expect("the first chunk has it").version = 3;
+    let found = state_from_wire(chunks.clone());
+    assert_eq!(found, Err(WireError::Newer { what: "Snapshot", found: 3, known: 2 }));
+    chunks[0].head.as_mut().expect("the first chunk has it").version = 1;
+    let error = state_from_wire(chunks).expect_err("it is read no more").to_string();
+    assert_eq!(error, "version 1 of Snapshot is older than 2, and is read no more: start the build that wrote it");
 }
 
 #[test]
 fn what_points_outside_is_refused() {
     let state = busy(0..5);
     type Change = fn(&mut nova_wire::v1::SnapshotChunk);
-    let changes: [Change; 6] = [
-        |chunk| chunk.executions.iter_mut().for_each(|it| it.workflow = 99),
-        |chunk| chunk.executions.iter_mut().for_each(|it| it.scopes[0].body = 99),
-        |chunk| chunk.executions.iter_mut().for_each(|it| it.scopes[0].held.push(999)),
-        |chunk| chunk.executions.iter_mut().for_each(|it| it.id = vec![0xff; 16].into()),
+    // What is inside of packed executions is checked where they are unpacked.
+    let changes: [Change; 9] = [
+        |chunk| chunk.workflows.clear(),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.ids = vec![0xff; it.ids.len()].into()),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.ids = it.ids.slice(1..)),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.lengths[0] += 1),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.packed = it.packed.slice(1..)),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.packed = [&it.packed[..], b"x"].concat().into()),
+        |chunk| chunk.executions.iter_mut().for_each(|it| it.ids = it.ids[..16].repeat(it.lengths.len()).into()),
         |chunk| chunk.shard.iter_mut().for_each(|it| it.id += 9),
         |chunk| chunk.messages.truncate(1),
     ];
@@ -174,12 +203,13 @@ fn what_points_outside_is_refused() {
 #[ignore = "a measurement, in release"]
 fn cost_of_a_snapshot() {
     let mut state = busy(0..5);
-    let execution = state.shards[0].executions.values().next().cloned().expect("the walk leaves an execution open");
+    let execution = state.shards[0].executions.iter(&state.catalogue.versions).next();
+    let (_, execution) = execution.expect("the walk leaves an execution open");
     for n in 0..200_000 {
         let mut copy = (*execution).clone();
         copy.id.0 += (1 + n) << 32;
         copy.offers.clear();
-        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.id, copy.into());
+        std::sync::Arc::make_mut(&mut state.shards[0]).executions.insert(copy.into());
     }
     let begin = std::time::Instant::now();
     let bytes = written(&state);
@@ -191,16 +221,16 @@ fn cost_of_a_snapshot() {
     println!("200,000 executions: {} bytes, written in {writing:?}, read in {reading:?}", bytes.len());
 }
 
-/// A snapshot of version 1, written when it was new. Every later build must read it.
+/// A snapshot of version 2, written when it was new. Every later build must read it.
 /// `NOVA_GOLDEN=1 cargo test -p nova-wire golden` writes it; never again once a release has written snapshots.
 #[test]
-fn the_golden_snapshot_of_version_1_is_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot-1.bin");
+fn the_golden_snapshot_of_version_2_is_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot-2.bin");
     if std::env::var_os("NOVA_GOLDEN").is_some() {
         fs::write(&path, written(&busy(0..400))).expect("the sample can be written");
     }
     let bytes = fs::read(&path).expect("the sample is committed");
-    let state = read_snapshot(&mut bytes.as_slice()).expect("version 1 is read for ever");
+    let state = read_snapshot(&mut bytes.as_slice()).expect("version 2 is read for ever");
     assert!(richness(&state) >= 17, "the sample has {} of 21 kinds of things", richness(&state));
     crate::invariants::check(&state);
     let shard = &state.shards[0];

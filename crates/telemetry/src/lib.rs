@@ -38,6 +38,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// A member that is away is told of once by what replicates to it, and not with each heartbeat.
+const QUIETER: &str = "openraft::core::heartbeat=error";
+
 /// What a process tells about itself.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -92,7 +95,8 @@ impl Telemetry {
         let prometheus = recorder.handle();
         ::metrics::set_global_recorder(recorder).map_err(|_| StartError::Recorder)?;
         keep_up(prometheus.clone())?;
-        let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| EnvFilter::new(options.default_filter));
+        let default = || EnvFilter::new(format!("{},{QUIETER}", options.default_filter));
+        let filter = EnvFilter::try_from_env("NOVA_LOG").unwrap_or_else(|_| default());
         let lines = match options.format {
             LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),

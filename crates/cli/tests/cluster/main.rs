@@ -129,7 +129,7 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     load.goes_on("the death of a scheduler", step).await;
     cluster.schedulers()[scheduler].start().unwrap();
 
-    let worker = busy_worker(cluster, deaths.len()).await;
+    let worker = halt_busy_worker(cluster, deaths.len()).await;
     cluster.workers()[worker].kill();
     deaths[worker].push(ledger::boot_ns());
     load.goes_on("the death of a worker", step).await;
@@ -145,19 +145,23 @@ async fn kill_each(cluster: &mut Cluster, load: &Load, step: usize, random: &mut
     deaths
 }
 
-/// The place of a worker that runs several attempts which go on for a while.
-async fn busy_worker(cluster: &Cluster, workers: usize) -> usize {
-    // The long ones take 1.5 s: what began lately and has not ended is still running when the answer is used.
-    const LATELY: u64 = 700_000_000;
-    until("a busy worker", PATIENCE, || async {
-        let running = |place: &usize| {
-            Ledger::read(&cluster.ledger(place + 1), Vec::new()).map_or(0, |ledger| ledger.running(LATELY))
-        };
-        let busiest = (0..workers).map(|place| (running(&place), place)).max();
-        busiest.filter(|(running, _)| *running > 1).map(|(_, place)| place).ok_or_else(|| format!("{busiest:?}"))
-    })
-    .await
-    .unwrap_or_else(|error| panic!("{}", error.chain()))
+/// The place of a worker that stands still in the midst of attempts: what a kill then cuts is known before.
+async fn halt_busy_worker(cluster: &mut Cluster, count: usize) -> usize {
+    let ledgers: Vec<_> = (1..=count).map(|number| cluster.ledger(number)).collect();
+    let workers = &*cluster.workers();
+    let halt_busy = || -> Result<usize, Error> {
+        for (place, (worker, ledger)) in workers.iter().zip(&ledgers).enumerate() {
+            worker.pause()?;
+            if ledger.exists() && Ledger::read(ledger, Vec::new())?.running() > 1 {
+                return Ok(place);
+            }
+            worker.resume()?;
+        }
+        Err(Error::Unexpected { what: "each worker".into(), why: "runs nothing".into() })
+    };
+    until("a busy worker", PATIENCE, || async { halt_busy().map_err(|error| error.chain()) })
+        .await
+        .unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
 async fn write_records(bus: &KafkaBus, from: u64, to: u64) {

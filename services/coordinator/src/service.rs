@@ -170,15 +170,18 @@ impl Coordinator for Service {
         self.require_leader()?;
         let (sender, receiver) = mpsc::channel(16);
         let (view, request, stop) = (Arc::clone(&self.view), request.into_inner(), self.stop.clone());
-        let mut leadership = self.group.status();
+        let (mut leadership, leases) = (self.group.status(), self.leases.clone());
         tokio::spawn(async move {
+            let owner = request.owner;
+            let news = leases.linked(owner).await;
             let deposed = leadership.wait_for(|status| !status.leads());
             tokio::select! {
-                () = subscribe::run(view, request, sender) => {}
-                () = stop.cancelled() => {}
+                () = subscribe::run(view, request, news, sender) => {}
+                () = stop.cancelled() => return,
                 // What it goes on to apply is true, but the new leader's subscribers see it sooner.
                 _ = deposed => {}
             }
+            leases.unlinked(owner).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

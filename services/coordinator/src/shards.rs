@@ -1,5 +1,6 @@
 //! Which scheduler may have which shard. A lease only decides when a shard is given away; the epoch in the log decides
-//! what is safe (rule 14).
+//! what is safe (rule 14). So what is likely is good enough: an owner whose stream broke, and who does not open another at
+//! once, is taken for dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,12 +9,17 @@ use std::time::{Duration, Instant};
 use nova_engine::ids::ShardId;
 use nova_replication::Group;
 use nova_wire::v1;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tonic::Status;
 
 use crate::machine::{EngineMachine, View};
 use crate::proposer::Proposer;
 use crate::status;
+
+/// An owner without a stream comes back within this time, if it lives.
+const AWAY: Duration = Duration::from_millis(500);
+/// As long an owner that lives needs to find a new leader, at most.
+const UNHEARD: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct ShardLeases {
@@ -22,19 +28,54 @@ pub(crate) struct ShardLeases {
     proposer: Proposer,
     lease: Duration,
     table: Arc<Mutex<Table>>,
+    /// Changes when an owner may get shards, or should give some back, and does not know it.
+    news: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Table {
     term: u64,
     owners: BTreeMap<u64, Instant>,
+    /// Streams of each owner, and since when those have none that had one.
+    links: BTreeMap<u64, u32>,
+    away: BTreeMap<u64, Instant>,
     until: BTreeMap<u16, (u64, Instant)>,
     progress: BTreeMap<u16, (u64, u64)>,
 }
 
 impl ShardLeases {
     pub(crate) fn new(group: Group<EngineMachine>, view: Arc<View>, proposer: Proposer, lease_ms: u64) -> Self {
-        Self { group, view, proposer, lease: Duration::from_millis(lease_ms), table: Arc::default() }
+        let (table, news) = (Arc::default(), watch::Sender::new(0));
+        Self { group, view, proposer, lease: Duration::from_millis(lease_ms), table, news }
+    }
+
+    /// An owner opened a stream, which tells it the news.
+    pub(crate) async fn linked(&self, owner: u64) -> watch::Receiver<u64> {
+        let mut table = self.table.lock().await;
+        *table.links.entry(owner).or_default() += 1;
+        table.away.remove(&owner);
+        // What was told while it had none is told now.
+        let mut news = self.news.subscribe();
+        news.mark_changed();
+        news
+    }
+
+    /// A stream of an owner ended. Should it have no other soon, the rest is told that its shards are free.
+    pub(crate) async fn unlinked(&self, owner: u64) {
+        let since = Instant::now();
+        if !self.table.lock().await.unlink(owner, since) {
+            return;
+        }
+        tokio::time::sleep(AWAY).await;
+        let table = self.table.lock().await;
+        if table.away.get(&owner) == Some(&since) && table.owners.contains_key(&owner) {
+            tracing::info!(owner, "a scheduler is gone; its shards are free");
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
     }
 
     /// Renews what the owner holds and gives it more, up to its fair share.
@@ -50,14 +91,18 @@ impl ShardLeases {
         }
         let mut table = self.table.lock().await;
         let now = Instant::now();
-        table.begin_term(term, &self.view, now + self.lease);
-        table.owners.retain(|_, seen| now.duration_since(*seen) < self.lease);
+        table.begin_term(term, &self.view, now + self.lease.min(UNHEARD));
+        table.forget_absent(now, self.lease);
         if request.leaving {
             table.owners.remove(&request.owner);
             table.until.retain(|_, (owner, _)| *owner != request.owner);
+            self.tell();
             return Ok(v1::AcquireShardsResponse { lease_ms: self.lease.as_millis() as u64, ..Default::default() });
         }
-        table.owners.insert(request.owner, now);
+        let is_new = table.owners.insert(request.owner, now).is_none();
+        if is_new || !request.give_back.is_empty() {
+            self.tell();
+        }
         let lost = table.renew(&request, &self.view, now + self.lease);
         for shard in &request.give_back {
             table.until.remove(&(*shard as u16));
@@ -97,14 +142,36 @@ impl ShardLeases {
 }
 
 impl Table {
-    /// A new leader knows nobody: each owner in the state keeps what it has for one lease.
+    /// A new leader knows nobody: each owner in the state keeps what it has until it should have been heard of.
     fn begin_term(&mut self, term: u64, view: &View, until: Instant) {
         if self.term == term {
             return;
         }
         let state = view.read();
         let owned = state.shards.iter().filter_map(|shard| Some((shard.id.0, (shard.owner?.0, until))));
-        *self = Self { term, until: owned.collect(), ..Self::default() };
+        let (links, away) = (std::mem::take(&mut self.links), std::mem::take(&mut self.away));
+        *self = Self { term, until: owned.collect(), links, away, ..Self::default() };
+    }
+
+    /// Whether that was the last stream of the owner.
+    fn unlink(&mut self, owner: u64, now: Instant) -> bool {
+        let left = self.links.get(&owner).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            self.links.insert(owner, left);
+            return false;
+        }
+        self.links.remove(&owner);
+        self.away.insert(owner, now);
+        true
+    }
+
+    /// Forgets owners that have not renewed for a lease, or have lost their streams.
+    fn forget_absent(&mut self, now: Instant, lease: Duration) {
+        let away = &self.away;
+        let is_away = |owner: &u64| away.get(owner).is_some_and(|since| now.duration_since(*since) >= AWAY);
+        self.owners.retain(|owner, seen| now.duration_since(*seen) < lease && !is_away(owner));
+        self.until.retain(|_, (owner, _)| !is_away(owner));
+        self.away.retain(|_, since| now.duration_since(*since) < lease);
     }
 
     fn renew(&mut self, request: &v1::AcquireShardsRequest, view: &View, until: Instant) -> Vec<u32> {
@@ -162,6 +229,24 @@ mod tests {
         assert_eq!(table.balance(2, 8, now), (vec![], vec![]), "it has its share");
         table.owners.remove(&1);
         assert_eq!(table.balance(2, 8, now), (vec![0, 1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn an_owner_without_a_stream_is_away_unless_it_opens_another() {
+        let now = Instant::now();
+        let mut table = table(&[1, 2], now);
+        table.until.extend((0..8).map(|shard| (shard, (1, now + LEASE))));
+        table.links.insert(1, 2);
+        assert!(!table.unlink(1, now), "it has another");
+        table.forget_absent(now + AWAY, LEASE);
+        assert!(table.owners.contains_key(&1));
+        assert!(table.unlink(1, now));
+        table.forget_absent(now + AWAY - Duration::from_millis(1), LEASE);
+        assert_eq!(table.balance(2, 8, now), (vec![], vec![]), "it may still come back");
+        table.forget_absent(now + AWAY, LEASE);
+        assert_eq!(table.balance(2, 8, now), ((0..8).collect(), vec![]));
+        table.forget_absent(now + LEASE, LEASE);
+        assert!(table.away.is_empty(), "nobody is remembered for ever");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use nova_engine::ids::{Seq, ShardId, Token};
 use nova_engine::output::{Message as OutboxMessage, MessageBody, Offer};
 use nova_wire::v1;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use crate::machine::View;
@@ -30,10 +30,11 @@ struct Found {
     offers: Vec<Offer>,
 }
 
-/// Sends until the receiver is gone or no shard is left.
+/// Sends until the receiver is gone. `news` says that shards should be asked for anew.
 pub(crate) async fn run(
     view: Arc<View>,
     request: v1::SubscribeRequest,
+    mut news: watch::Receiver<u64>,
     out: mpsc::Sender<Result<v1::SubscribeResponse, Status>>,
 ) {
     let mut changes = view.changes();
@@ -47,18 +48,21 @@ pub(crate) async fn run(
             offered: Token(0),
         })
         .collect();
-    while !shards.is_empty() {
+    loop {
         changes.borrow_and_update();
         let found = look(&view, &mut shards);
-        if found.is_empty() {
+        let renew = news.has_changed().unwrap_or_default();
+        if found.is_empty() && !renew {
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed(), if !shards.is_empty() => if changed.is_err() { return },
+                changed = news.changed() => if changed.is_err() { return } else { news.mark_changed() },
                 () = out.closed() => return,
             }
             continue;
         }
+        news.mark_unchanged();
         let shards = found.into_iter().map(to_wire).collect();
-        if out.send(Ok(v1::SubscribeResponse { shards })).await.is_err() {
+        if out.send(Ok(v1::SubscribeResponse { shards, renew })).await.is_err() {
             return;
         }
     }

@@ -51,9 +51,6 @@ impl Link {
     /// Subscribes to these shards instead of those before.
     pub(crate) async fn subscribe(&mut self, request: v1::SubscribeRequest) -> Result<(), String> {
         self.outputs = None;
-        if request.shards.is_empty() {
-            return Ok(());
-        }
         match tokio::time::timeout(PATIENCE, self.member.subscribe(request)).await {
             Ok(Ok(outputs)) => {
                 self.outputs = Some(outputs.into_inner());

@@ -68,6 +68,8 @@ pub struct Scheduler {
     publisher: Option<Publisher>,
     lease: Duration,
     renew_at: Instant,
+    /// When the bus was last asked for the ends of logs.
+    bus_asked_at: Option<Instant>,
     /// A renewal is on its way.
     renewing: bool,
     /// Positions are being asked.
@@ -104,6 +106,7 @@ impl Scheduler {
             publisher: None,
             lease: RENEW * 3,
             renew_at: Instant::now(),
+            bus_asked_at: None,
             renewing: false,
             asking: false,
             give_back: Vec::new(),
@@ -154,6 +157,8 @@ impl Scheduler {
         let mut link = Link::open(&self.coordinators).await?;
         self.linked = true;
         self.forget_sent();
+        // A new leader, and one that saw the streams end, wants to hear of it.
+        (self.resubscribe, self.renew_at) = (true, Instant::now());
         let mut alone = tokio::time::interval(ALONE);
         alone.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -219,6 +224,9 @@ impl Scheduler {
     }
 
     fn output(&mut self, response: v1::SubscribeResponse) {
+        if response.renew {
+            self.renew_soon();
+        }
         for output in response.shards {
             let Some(shard) = self.shards.get_mut(&output.shard) else { continue };
             if output.superseded {

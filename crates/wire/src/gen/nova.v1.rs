@@ -1598,6 +1598,9 @@ pub struct SubscribedShard {
 pub struct SubscribeResponse {
     #[prost(message, repeated, tag = "1")]
     pub shards: ::prost::alloc::vec::Vec<ShardOutput>,
+    /// Shards are free, or another wants some: it should ask for shards now.
+    #[prost(bool, tag = "2")]
+    pub renew: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ShardOutput {

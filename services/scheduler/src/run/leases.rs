@@ -44,8 +44,20 @@ impl Scheduler {
             give_back: std::mem::take(&mut self.give_back),
             ..Default::default()
         };
-        let (bus, patience) = (Arc::clone(&self.bus), self.bus_patience());
-        tokio::spawn(renew(bus, patience, self.coordinators.clone(), request, self.tell.clone()));
+        // A renewal that was asked for waits for no bus which answered a moment ago.
+        let knows = |at: Instant| now.saturating_duration_since(at) < self.lease / 3;
+        let bus = (self.without_bus || !self.bus_asked_at.is_some_and(knows)).then(|| Arc::clone(&self.bus));
+        if bus.is_some() {
+            self.bus_asked_at = Some(now);
+        }
+        tokio::spawn(renew(bus, self.bus_patience(), self.coordinators.clone(), request, self.tell.clone()));
+    }
+
+    /// Renews at once, or after the renewal that is on its way.
+    pub(super) fn renew_soon(&mut self) {
+        let now = Instant::now();
+        self.renew_at = now;
+        self.renew(now);
     }
 
     /// Longest wait for what the bus says about its logs, for all of them together: one partition without leader must
@@ -97,7 +109,7 @@ impl Scheduler {
         if !answer.wanted_back.is_empty() {
             // Others wait for them.
             self.give_back.extend(answer.wanted_back);
-            self.renew_at = Instant::now();
+            self.renew_soon();
         }
     }
 
@@ -139,9 +151,10 @@ async fn acquire(
     asking.await
 }
 
-/// Asks the bus, and with it the coordinator. Who has no bus asks for nothing: it would hold what others could serve.
+/// Asks the bus, if it is given, and with it the coordinator. Who has no bus asks for nothing: it would hold what others
+/// could serve.
 async fn renew(
-    bus: SharedBus,
+    bus: Option<SharedBus>,
     patience: Duration,
     coordinators: Coordinators,
     mut request: v1::AcquireShardsRequest,
@@ -149,16 +162,20 @@ async fn renew(
 ) {
     let asked_at = Instant::now();
     let mut ends = BTreeMap::new();
-    let has_bus = if request.held.is_empty() {
-        matches!(tokio::time::timeout(patience, bus.health()).await, Ok(Ok(())))
-    } else {
-        let held: Vec<u32> = request.held.iter().map(|held| held.shard).collect();
-        let mut asking = logs(&bus, held, patience);
-        while let Some((shard, range)) = asking.next().await {
-            ends.extend(range.ok().map(|range| (shard, range.end)));
+    let has_bus = match bus {
+        None => true,
+        Some(bus) if request.held.is_empty() => {
+            matches!(tokio::time::timeout(patience, bus.health()).await, Ok(Ok(())))
         }
-        drop(asking);
-        !ends.is_empty()
+        Some(bus) => {
+            let held: Vec<u32> = request.held.iter().map(|held| held.shard).collect();
+            let mut asking = logs(&bus, held, patience);
+            while let Some((shard, range)) = asking.next().await {
+                ends.extend(range.ok().map(|range| (shard, range.end)));
+            }
+            drop(asking);
+            !ends.is_empty()
+        }
     };
     for held in &mut request.held {
         held.end_offset = ends.get(&held.shard).copied().unwrap_or(held.end_offset);

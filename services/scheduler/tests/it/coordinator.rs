@@ -43,6 +43,8 @@ pub struct Group {
     pub damaged: bool,
     /// What came.
     pub acquired: Vec<v1::AcquireShardsRequest>,
+    /// Subscribers are told, once, to ask for shards.
+    pub news: bool,
     pub proposed: Vec<v1::Proposal>,
     pub positions_asked: usize,
 }
@@ -63,6 +65,7 @@ impl Group {
             silent: false,
             damaged: false,
             acquired: Vec::new(),
+            news: false,
             proposed: Vec::new(),
             positions_asked: 0,
         }
@@ -212,9 +215,10 @@ impl Coordinator for Member {
                     outputs.extend(output);
                     !superseded
                 });
-                if outputs.is_empty() {
+                let renew = std::mem::take(&mut member.group.lock().news);
+                if outputs.is_empty() && !renew {
                     let _ = changes.changed().await;
-                } else if sender.send(Ok(v1::SubscribeResponse { shards: outputs })).await.is_err() {
+                } else if sender.send(Ok(v1::SubscribeResponse { shards: outputs, renew })).await.is_err() {
                     return;
                 }
             }

@@ -30,6 +30,23 @@ async fn who_has_no_bus_gives_its_shards_back_and_asks_for_none() {
 }
 
 #[tokio::test]
+async fn who_is_told_that_shards_are_free_asks_at_once_and_waits_for_no_bus() {
+    let world = World::new().await;
+    // The next renewal of its own is far away.
+    world.member.change(|group| group.lease = Duration::from_secs(3_600));
+    let service = world.start();
+    world.submit(0, 1).await;
+    world.wait_open(0, 1).await;
+    let asked = world.see(|group| group.acquired.len());
+    world.bus.set(|faults| faults.gone = true);
+    world.member.change(|group| group.news = true);
+    world.wait_for("it asks", |world| world.see(|group| group.acquired.len() > asked)).await;
+    assert!(world.see(|group| group.acquired.last().is_some_and(|last| last.held.len() == SHARDS as usize)));
+    world.bus.set(|faults| faults.gone = false);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_shard_that_cannot_be_read_is_given_back_alone() {
     let world = World::new().await;
     world.member.change(|group| group.lease = Duration::from_millis(500));

@@ -13,6 +13,7 @@
 //!
 //! Momentary topics are in memory alone: whoever reads them begins at their end, and lives in this process.
 
+mod early;
 mod format;
 mod retention;
 mod topics;
@@ -28,6 +29,7 @@ use nova_bus::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Read
 use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position};
 use parking_lot::Mutex;
 
+use crate::early::EarlyAck;
 use crate::retention::Retention;
 use crate::writer::{Commands, Queue, QueueState, UNKNOWN, Writer, now_ms, stamp};
 
@@ -163,12 +165,6 @@ impl EmbeddedBus {
         self.queue.state.lock().commands = Commands::Early;
         Ok(())
     }
-
-    /// Commands of this partition below the offset `next` are applied durably: nobody will ask for them again, and their
-    /// space may be used for others. Without being told, the bus keeps them for as long as their topic says.
-    pub fn commands_applied(&self, partition: u32, next: u64) {
-        self.queue.retention.lock().applied(partition, next);
-    }
 }
 
 /// Writes what is waiting, then stops.
@@ -271,6 +267,13 @@ impl Bus for EmbeddedBus {
             }
         }
         topics::add(&self.disk.dir, &new).map_err(|error| BusError::Unavailable { why: error.to_string() })
+    }
+
+    /// Without being told, the bus keeps commands for as long as their topic says.
+    fn commands_applied(&self, partition: u32, next: u64) {
+        self.queue.retention.lock().applied(partition, next);
+        let done = self.queue.state.lock().early.upto(partition, next);
+        done.into_iter().for_each(EarlyAck::succeed);
     }
 
     async fn health(&self) -> Result<(), BusError> {

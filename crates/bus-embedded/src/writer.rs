@@ -11,6 +11,7 @@ use nova_journal::{Journal, Position, WriteError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::early::{EarlyAck, EarlyAcks};
 use crate::format;
 use crate::retention::Retention;
 
@@ -44,7 +45,8 @@ pub(crate) struct Waiting {
     pub bytes: u64,
     /// First offset and time of commands that are shown already: they must be written, however long it takes.
     pub early: Option<(u64, u64)>,
-    pub ack: oneshot::Sender<Result<u64, AppendError>>,
+    /// None when it is among [`QueueState::early`].
+    pub ack: Option<oneshot::Sender<Result<u64, AppendError>>>,
 }
 
 /// What waits for the thread that writes, and what it must know.
@@ -61,6 +63,7 @@ pub(crate) struct QueueState {
     /// Whether somebody waits for one of them.
     pub urgent: bool,
     pub commands: Commands,
+    pub early: EarlyAcks,
     /// Whether the last write found no space.
     pub full: bool,
     /// Why commands that are shown still wait for the disk.
@@ -105,7 +108,12 @@ impl QueueState {
         early: Option<(u64, u64)>,
     ) -> Ack {
         let (ack, receiver) = oneshot::channel();
-        let (bytes, urgent) = (size(&records), topic.is_urgent());
+        let (bytes, mut urgent, mut ack) = (size(&records), topic.is_urgent(), Some(ack));
+        if let (Some((first, _)), false) = (early, records.is_empty()) {
+            // They are most likely applied, and with that durable, before the disk of the bus could have them.
+            urgent = false;
+            self.early.push(partition, first, first + records.len() as u64, ack.take());
+        }
         self.bytes += bytes;
         self.waiting.push(Waiting { topic, partition, records, bytes, early, ack });
         if self.waiting.len() == 1 || (urgent && !self.urgent) {
@@ -208,9 +216,10 @@ impl Writer {
                 let mut state = self.queue.state.lock();
                 state.failed = Some(error.to_string());
                 state.bytes -= group.iter().map(|it| it.bytes).sum::<u64>();
+                let early = state.early.all();
                 drop(state);
-                for waiting in group {
-                    let _ = waiting.ack.send(Err(AppendError::OutcomeUnknown { why: error.to_string() }));
+                for ack in group.into_iter().filter_map(|it| it.ack).chain(early) {
+                    let _ = ack.send(Err(AppendError::OutcomeUnknown { why: error.to_string() }));
                 }
                 Vec::new()
             }
@@ -225,18 +234,29 @@ impl Writer {
         }
         drop(state);
         let mut table = self.table.lock();
-        let mut acks = Vec::with_capacity(group.len());
+        let (mut acks, mut early_ends) = (Vec::with_capacity(group.len()), Vec::new());
         for (waiting, first) in group.into_iter().zip(firsts) {
             let Waiting { topic, partition, records, early, ack, .. } = waiting;
+            let count = records.len() as u64;
             match early {
                 Some(_) => table.stored(&topic, partition, *first, place),
                 None => table.publish(&topic, partition, Kept::At(place), stamp(records, *first, now_ms)),
             }
-            acks.push((ack, *first));
+            match ack {
+                Some(ack) => acks.push((ack, *first)),
+                None => early_ends.push((partition, first + count)),
+            }
         }
         drop(table);
         for (ack, first) in acks {
             let _ = ack.send(Ok(first));
+        }
+        if !early_ends.is_empty() {
+            let mut state = self.queue.state.lock();
+            let done: Vec<_> =
+                early_ends.into_iter().flat_map(|(partition, end)| state.early.upto(partition, end)).collect();
+            drop(state);
+            done.into_iter().for_each(EarlyAck::succeed);
         }
     }
 
@@ -250,8 +270,8 @@ impl Writer {
         state.bytes -= refused.iter().map(|it| it.bytes).sum::<u64>();
         state.kept = (!kept.is_empty()).then(|| full.to_string()).or(state.kept.take());
         drop(state);
-        for waiting in refused {
-            let _ = waiting.ack.send(Err(AppendError::NotSent { why: full.to_string() }));
+        for ack in refused.into_iter().filter_map(|it| it.ack) {
+            let _ = ack.send(Err(AppendError::NotSent { why: full.to_string() }));
         }
         kept
     }

@@ -231,6 +231,12 @@ pub trait Bus: Send + Sync {
     /// When settings are wrong, or the bus cannot be reached.
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), BusError>;
 
+    /// Commands of this partition below the offset `next` are applied durably: nobody will ask for them again. A bus may use
+    /// their space for others, and answer for them as if it had written them. Most buses need not know.
+    fn commands_applied(&self, partition: u32, next: u64) {
+        let _ = (partition, next);
+    }
+
     /// Whether appends would be taken now.
     ///
     /// # Errors

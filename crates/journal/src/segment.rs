@@ -1,7 +1,7 @@
 //! One file of a journal.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,20 @@ const FRAME_MAGIC: u32 = 0x4652_4d31;
 const FRAME_HEADER: usize = 20;
 /// Largest payload of a frame: more is a mistake of the caller, or damage.
 const MAX_FRAME: u32 = 64 << 20;
+/// Zeros are written this far ahead of the frames.
+const AHEAD: u64 = 1 << 20;
+/// So many at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 pub(crate) struct Segment {
     pub path: PathBuf,
     pub first: u64,
     pub end: u64,
     file: File,
+    /// Up to here the disk has bytes of this file, and not only space for them.
+    filled: u64,
+    /// Up to here it has space.
+    space: u64,
 }
 
 pub(crate) enum Scan {
@@ -38,17 +46,20 @@ impl Segment {
         if let Some(folder) = path.parent() {
             lock::sync_dir(folder)?;
         }
-        Ok(Self { path, first, end: HEADER as u64, file })
+        let end = HEADER as u64;
+        Ok(Self { path, first, end, file, filled: end, space: options.segment_bytes })
     }
 
     /// Opens a segment whose frames end at `end`, and clears what is behind.
     pub(crate) fn open(path: PathBuf, first: u64, end: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let size = file.metadata()?.len();
+        let mut size = file.metadata()?.len();
         if tail_is_dirty(&file, end, size)? {
             file.set_len(end)?;
+            size = end;
         }
-        Ok(Self { path, first, end, file })
+        // How far zeros were written, and where there is only space, cannot be told apart.
+        Ok(Self { path, first, end, file, filled: end, space: size })
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
@@ -71,10 +82,12 @@ impl Segment {
         head[4..8].copy_from_slice(&length.to_le_bytes());
         head[8..16].copy_from_slice(&number.to_le_bytes());
         head[16..].copy_from_slice(&crc.to_le_bytes());
-        let written = write_all_vectored(&self.file, self.end, &head, parts);
+        let end = self.end + (FRAME_HEADER + length as usize) as u64;
+        let written = self.fill(end).and_then(|()| write_all_vectored(&self.file, self.end, &head, parts));
         if let Err(source) = written {
             if source.kind() == io::ErrorKind::StorageFull {
                 // What was written of it is behind the end and is cleared, so that it cannot be taken for damage.
+                (self.filled, self.space) = (self.end, self.end);
                 return match self.file.set_len(self.end).and_then(|()| self.file.sync_all()) {
                     Ok(()) => Err(WriteError::Full { path: self.path.clone() }),
                     Err(source) => Err(WriteError::failed(&self.path, &source)),
@@ -85,8 +98,26 @@ impl Segment {
         // A failed sync leaves it unknown what is on disk: the caller takes nothing more.
         self.file.sync_data().map_err(|source| WriteError::failed(&self.path, &source))?;
         let position = Position { segment: self.first, offset: self.end };
-        self.end += (FRAME_HEADER + length as usize) as u64;
+        self.end = end;
         Ok(position)
+    }
+
+    /// Writes zeros where frames will stand, if `end` is beyond those that are there. The first write to space that was
+    /// only taken is a change of the file's map, whose sync waits for the journal of the file system, and with it for the
+    /// syncs of all other files; a write over what was written is not.
+    fn fill(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.filled || self.space <= self.end {
+            return Ok(());
+        }
+        let upto = (end + AHEAD).min(self.space);
+        let mut at = self.filled.max(self.end);
+        while at < upto {
+            let take = ZEROS.len().min((upto - at) as usize);
+            self.file.write_all_at(&ZEROS[..take], at)?;
+            at += take as u64;
+        }
+        self.filled = upto.max(end);
+        Ok(())
     }
 
     pub(crate) fn read(&self, offset: u64) -> io::Result<Bytes> {
@@ -94,21 +125,21 @@ impl Segment {
     }
 }
 
-fn write_all_vectored(file: &File, at: u64, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
-    use std::io::Seek;
-    let mut file = file;
-    file.seek(io::SeekFrom::Start(at))?;
+fn write_all_vectored(file: &File, mut at: u64, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> =
         std::iter::once(IoSlice::new(head)).chain(parts.iter().map(|p| IoSlice::new(p))).collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
         // The kernel takes at most 1,024 slices at once.
         let take = rest.len().min(1_024);
-        match file.write_vectored(&rest[..take]) {
+        match rustix::io::pwritev(file, &rest[..take], at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -94,7 +94,7 @@ const CLUSTER: &str = "dev";
 /// The one scheduler.
 const OWNER: u64 = 1;
 /// How often the bus is told what is applied.
-const FREE_EVERY: Duration = Duration::from_secs(1);
+const RESUME_EVERY: Duration = Duration::from_secs(1);
 
 impl AllInOne {
     /// Starts all parts. It answers as soon as its coordinator leads, which takes a moment.
@@ -116,9 +116,7 @@ impl AllInOne {
         } else {
             (options.coordinators.clone(), Coordinators::new(options.coordinators.clone()), None)
         };
-        let resumed = resume(Arc::clone(&embedded), coordinators.clone());
-        let free = free_applied(embedded, coordinators.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(free));
+        let resumed = resume(embedded, coordinators.clone());
         let scheduler = nova_scheduler::Config { cluster: CLUSTER.into(), ..nova_scheduler::Config::default() };
         let scheduler = Scheduler::new(&scheduler, coordinators.clone(), Arc::clone(&bus)).with_owner(OWNER);
         let scheduler = tokio::spawn(async move {
@@ -225,7 +223,7 @@ async fn start_coordinator(
 /// Tells the bus where to go on: before, it takes no commands.
 async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
     loop {
-        let asking = coordinators.call(FREE_EVERY, Repeat::Read, |mut member| async move {
+        let asking = coordinators.call(RESUME_EVERY, Repeat::Read, |mut member| async move {
             member.get_shards(nova_wire::v1::GetShardsRequest {}).await
         });
         // Who is not heard is asked again; the api says all the while that it waits for the coordinators.
@@ -235,23 +233,7 @@ async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
             Ok(()) => return,
             Err(error) => tracing::error!(%error, "the bus cannot go on; it is tried again"),
         }
-        tokio::time::sleep(FREE_EVERY).await;
-    }
-}
-
-/// Tells the bus again and again which commands are applied: their space is free for others.
-async fn free_applied(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
-    loop {
-        tokio::time::sleep(FREE_EVERY).await;
-        let asking = coordinators.call(FREE_EVERY, Repeat::Read, |mut member| async move {
-            member.get_shards(nova_wire::v1::GetShardsRequest {}).await
-        });
-        // Without an answer nothing is freed, which a bus that fills up tells by itself.
-        for view in asking.await.map(|answer| answer.shards).unwrap_or_default() {
-            if let Some(position) = view.position {
-                bus.commands_applied(view.shard, position.next_offset);
-            }
-        }
+        tokio::time::sleep(RESUME_EVERY).await;
     }
 }
 

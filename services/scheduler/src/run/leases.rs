@@ -97,6 +97,7 @@ impl Scheduler {
         for granted in answer.granted {
             let Some(position) = granted.position else { continue };
             self.drop_shard(granted.shard, reader);
+            self.bus.commands_applied(granted.shard, position.next_offset);
             let outbox = Outbox::new(granted.shard, &position);
             let shard = Shard::new(granted.shard, &position, outbox, sent_at);
             self.shards.insert(granted.shard, shard);

@@ -22,6 +22,8 @@ const IN_FLIGHT: usize = 32;
 pub(super) struct Sent {
     pub shard: u32,
     pub epoch: u64,
+    /// The offset after its last record.
+    pub next_offset: u64,
     pub at: Instant,
     /// Of the executions in it that are traced.
     spans: Vec<Span>,
@@ -48,7 +50,8 @@ impl Scheduler {
                 self.next_request += 1;
                 let bodies = proposal.records.iter().map(|record| &record.commands);
                 let spans = trace::of_commands(trace::names::PROPOSE, bodies);
-                let sent = Sent { shard: *number, epoch: shard.epoch, at: Instant::now(), spans };
+                let (epoch, next_offset) = (shard.epoch, proposal.next_offset);
+                let sent = Sent { shard: *number, epoch, next_offset, at: Instant::now(), spans };
                 self.sent.insert(request, sent);
                 // There was room, and nobody else sends.
                 let sent = link.try_send(v1::ProposeRequest { request, proposal: Some(proposal) });
@@ -65,13 +68,16 @@ impl Scheduler {
     /// Takes a verdict. What else is on its way for a shard that has to go back is awaited first.
     pub(super) fn answered(&mut self, answer: v1::ProposeResponse, reader: &mut dyn Reader) {
         let Some(sent) = self.sent.remove(&answer.request) else { return };
-        let Sent { shard: number, epoch, at, mut spans } = sent;
+        let Sent { shard: number, epoch, next_offset, at, mut spans } = sent;
         histogram!(names::PROPOSE_SECONDS).record(at.elapsed().as_secs_f64());
         let Some(shard) = self.shards.get_mut(&number).filter(|shard| shard.epoch == epoch) else { return };
         shard.in_flight = shard.in_flight.saturating_sub(1);
         self.ready.insert(number);
         let refusal = match answer.result {
-            Some(Answer::Verdict(v1::Verdict { kind: Some(Verdict::Applied(_)) })) => return,
+            Some(Answer::Verdict(v1::Verdict { kind: Some(Verdict::Applied(_)) })) => {
+                self.bus.commands_applied(number, next_offset);
+                return;
+            }
             Some(Answer::Verdict(v1::Verdict { kind: Some(Verdict::Refused(refusal)) })) => refusal,
             Some(Answer::Retry(retry)) => {
                 tracing::warn!(shard = number, why = retry.why, "a proposal has no verdict");

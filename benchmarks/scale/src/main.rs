@@ -138,3 +138,30 @@ fn points(measured: &Measured, records: &[PathBuf]) -> Result<Vec<input::Point>,
     let of_each = records.iter().map(|path: &PathBuf| record::points(Path::new(path)));
     Ok(of_each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
+
+#[cfg(test)]
+mod argument_tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_a_rate_or_a_number_in_flight() {
+        let parsed = |text: &str| Args::try_parse_from(text.split(' '));
+        for right in [
+            "scale check a.json",
+            "scale knee twelve kafka-3",
+            "scale predict twelve --rate 100 --slower 1.5",
+            "scale predict kafka-1 --in-flight 256",
+        ] {
+            assert!(parsed(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "scale predict twelve",
+            "scale predict twelve --rate 0",
+            "scale predict twelve --rate 5 --in-flight 5",
+            "scale knee twelve --slower 0",
+            "scale knee",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

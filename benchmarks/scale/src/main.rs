@@ -13,6 +13,7 @@ mod cluster;
 mod flow;
 mod input;
 mod network;
+mod parts;
 mod record;
 mod report;
 mod run;

@@ -17,76 +17,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::agenda::{Agenda, Ns};
+pub(crate) use crate::parts::{
+    BatchId, Cost, Counts, HostId, Item, Phase, PoolId, Service, StationId, ThreadId, ThreadUse, Token,
+};
 
 /// A core is given to another after so long, as an operating system does.
 const QUANTUM: Ns = 500_000;
-
-macro_rules! index {
-    ($($(#[$doc:meta])* $name:ident),*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub(crate) struct $name(pub usize);
-    )*};
-}
-index!(
-    /// A machine.
-    HostId,
-    /// What runs on one machine, one thing at a time or several.
-    ThreadId,
-    /// A queue with its service.
-    StationId,
-    /// A batch in service.
-    BatchId,
-    /// A number of batches that several stations may have in service together.
-    PoolId
-);
-
-/// What an execution wants done: the execution, and what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub execution: u32,
-    pub kind: u8,
-}
-
-/// What waits at a station.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Token {
-    Item(Item),
-    /// A batch that goes on when this is done.
-    Batch(BatchId),
-}
-
-/// CPU of one batch in nanoseconds: for itself, for each token, for each item within.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Cost {
-    pub batch: f64,
-    pub token: f64,
-    pub item: f64,
-}
-
-/// One thing after the other that happens to a batch.
-#[derive(Clone, Debug)]
-pub(crate) enum Phase {
-    Cpu(ThreadId, Cost),
-    Delay(Ns),
-    /// A data sync of a log: mostly the first time, in the given share of cases the second.
-    Sync {
-        usual: Ns,
-        slow: Ns,
-        slow_share: f64,
-    },
-    /// Other stations get the batch; it goes on when so many have joined.
-    Fork {
-        stations: Rc<[StationId]>,
-        need: u32,
-    },
-    /// The tokens go to another station.
-    Pass(StationId),
-    /// The batches among the tokens hear that this is done.
-    Join,
-    /// The items go where the router says.
-    Route,
-}
 
 /// Who knows where items go.
 pub(crate) trait Router {
@@ -133,30 +69,6 @@ struct Thread {
     used: Ns,
 }
 
-/// How a station serves.
-#[derive(Clone, Debug)]
-pub(crate) struct Service {
-    pub name: String,
-    /// Batches at once.
-    pub slots: u32,
-    /// Tokens of one batch.
-    pub limit: usize,
-    /// How long a batch gathers before it begins.
-    pub gather: Ns,
-    pub pool: Option<PoolId>,
-    /// Whether a batch is what waits when its slot is free, and not what waits when it has a core: runtimes run next what the
-    /// running task wakes.
-    pub prompt: bool,
-    pub phases: Vec<Phase>,
-}
-
-impl Service {
-    /// One batch at once, of all that waits.
-    pub(crate) fn new(name: impl Into<String>, phases: Vec<Phase>) -> Self {
-        Self { name: name.into(), slots: 1, limit: usize::MAX, gather: 0, pool: None, prompt: false, phases }
-    }
-}
-
 #[derive(Debug)]
 struct Station {
     service: Service,
@@ -167,15 +79,6 @@ struct Station {
     queue: VecDeque<Token>,
     threads: Vec<ThreadId>,
     count: Counts,
-}
-
-/// What a station did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub arrived: u64,
-    pub begun: u64,
-    pub batches: u64,
-    pub syncs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -200,18 +103,6 @@ impl Batch {
 struct Pool {
     free: u32,
     waiting: VecDeque<StationId>,
-}
-
-/// What one thread was used, for reports.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ThreadUse {
-    pub name: String,
-    pub kind: &'static str,
-    pub host: usize,
-    pub width: u32,
-    pub used: Ns,
-    /// Of what arrived at its stations, the share that was begun; the least of them.
-    pub served: f64,
 }
 
 /// All queues and what is in them.

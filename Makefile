@@ -44,6 +44,11 @@ bench-peers: build ## the same work on Restate, Temporal and NovaFlow, and the r
 	  $(PEERS) $(NOVAFLOW) --scenarios $(subst $() ,$(comma),$(strip $(SCENARIOS))) --rounds $(ROUNDS) --record $(RECORD) \
 	  $(if $(filter 1,$(APPEND)),--append) $(if $(filter 1,$(ANYWAY)),--anyway)
 
+scale: ## what larger clusters would do: the model beside what was measured, then twelve servers; RECORDS= of nova-loadtest
+	cargo run --release --locked --quiet -p nova-scale -- check $(RECORDS)
+	cargo run --release --locked --quiet -p nova-scale -- knee twelve twelve-history twelve-two
+	cargo run --release --locked --quiet -p nova-scale -- predict twelve-two --rate 100000
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -55,4 +60,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults bench-peers model deny clean
+.PHONY: help demo test check guard build faults bench-peers scale model deny clean

@@ -149,6 +149,11 @@ impl History {
         Ok(Self { pool: opening.map_err(failed)? })
     }
 
+    /// Closes it, so that all of it stands in its one file. What is asked later is refused.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// Forgets everything; the event topic is then read from its beginning.
     ///
     /// # Errors

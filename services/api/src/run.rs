@@ -71,6 +71,9 @@ const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
 /// Bytes that are read of a body that is refused.
 const THROWN_AWAY: usize = 8 << 20;
 
+/// Longest wait for the history to be closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// An api that is ready to run.
 pub struct Api {
     listener: TcpListener,
@@ -140,7 +143,7 @@ impl Api {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let Self { listener, app, metrics, stop } = self;
-        let router = router(app, metrics);
+        let router = router(Arc::clone(&app), metrics);
         // Answers are small: one that waited for a fuller packet would wait 40 ms.
         let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
         let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -148,10 +151,12 @@ impl Api {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
         };
-        tokio::select! {
+        let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
             () = overtime => Ok(()),
-        }
+        };
+        let _ = tokio::time::timeout(CLOSING, app.history.close()).await;
+        result
     }
 }
 

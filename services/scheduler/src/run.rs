@@ -31,6 +31,8 @@ const RENEW: Duration = Duration::from_millis(500);
 /// Longest wait for a coordinator.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
+/// Wait before a link is tried again: a new leader is found as soon as there is one.
+const REOPEN: Duration = Duration::from_millis(30);
 /// An election takes its time: only what lasts longer is worth a word.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -141,7 +143,7 @@ impl Scheduler {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(REOPEN) => {}
                 () = stop.cancelled() => {}
             }
         }

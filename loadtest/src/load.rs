@@ -141,6 +141,7 @@ where
     let pacer = pace.map(|pace| pace::keep(pace, shared.total, Arc::clone(&permits)));
     let template = Template::new(&Submission {
         host: &address.to_string(),
+        whose: &workflow.header(),
         workflow: &workflow.name,
         lines: plan.batch,
         asks: plan.asks,

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use crate::rig::{Answer, Client, World};
 
 const MOST: usize = 8;
+const LINES: usize = 3 * MOST;
 
 async fn world() -> World {
     World::new(Config { max_undecided: MOST, ..Config::default() }).await
@@ -72,8 +73,7 @@ async fn a_flood_is_turned_away_and_another_tenant_is_not() {
 async fn a_batch_waits_for_room_line_by_line() {
     let mut world = world().await;
     let mut client = Client::new(&world).await;
-    let lines = 3 * MOST;
-    let body = vec![r#"{"workflow":"w"}"#; lines].join("\n");
+    let body = [r#"{"workflow":"w"}"#; LINES].join("\n");
     let answer = tokio::spawn(async move { client.post("/batch", "flood", &body).await });
     for round in 0..3 {
         // No more than these are there before some of them are decided.
@@ -87,14 +87,14 @@ async fn a_batch_waits_for_room_line_by_line() {
     }
     let answer = answer.await.unwrap();
     let right = answer.body.lines().filter(|line| line.contains(r#""state":"RUNNING""#)).count();
-    assert_eq!((answer.status, right), (200, lines), "{}", answer.body);
+    assert_eq!((answer.status, right), (200, LINES), "{}", answer.body);
 }
 
 #[tokio::test]
 async fn a_batch_that_finds_no_room_in_time_is_refused_line_by_line() {
     let world = World::new(Config { max_undecided: MOST, patience_ms: 300, ..Config::default() }).await;
     let mut client = Client::new(&world).await;
-    let body = vec![r#"{"workflow":"w"}"#; MOST + 2].join("\n");
+    let body = [r#"{"workflow":"w"}"#; MOST + 2].join("\n");
     let answer = client.post("/batch", "flood", &body).await;
     let codes: Vec<_> = answer.body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
     assert_eq!((answer.status, codes.len()), (200, MOST + 2), "{}", answer.body);

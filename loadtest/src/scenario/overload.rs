@@ -50,8 +50,10 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     let rate = ((knee * FACTOR) as u64).max(1);
     let mut plan = bench.plan(Loop::Open { per_second: rate });
     (plan.asks, plan.warmup) = (Asks::Commit, RISE);
-    let running = tenant.start(plan.warmup, plan.measured);
-    let loaded = bench.load(&workflow, &plan).await?;
+    let mut running = None;
+    let begins = || running = Some(tenant.start(plan.warmup, plan.measured));
+    let loaded = bench.load_telling(&workflow, &plan, begins).await?;
+    let running = running.expect("a loop that ended has begun");
     let flooded = tenant.ended(running).await?;
     let phase = Phase::of("overload", &plan, &loaded, bench.cores());
     let recovered = recover(bench, &workflow, calm, normal_ms, loaded.until, &mut sent).await?;

@@ -124,13 +124,23 @@ impl<'a> Bench<'a> {
 
     /// Runs a loop in which nothing need complete in the measured time.
     pub(crate) async fn load_any(&mut self, workflow: &Workflow, plan: &Plan) -> Result<Loaded, Error> {
+        self.load_telling(workflow, plan, || ()).await
+    }
+
+    /// The same; `begins` is called when it begins to send.
+    pub(crate) async fn load_telling(
+        &mut self,
+        workflow: &Workflow,
+        plan: &Plan,
+        begins: impl FnOnce(),
+    ) -> Result<Loaded, Error> {
         let Plan { kind, warmup, measured, .. } = plan;
         match kind {
             Loop::Burst { .. } => eprintln!("load     {kind:?}"),
             _ => eprintln!("load     {kind:?} for {} + {} s", warmup.as_secs(), measured.as_secs()),
         }
         let target = &self.target;
-        let loaded = match load::run(self.address, || Reading::take(target), workflow, plan).await {
+        let loaded = match load::run_telling(self.address, || Reading::take(target), workflow, plan, begins).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 // The end of a process says more than a connection that broke.

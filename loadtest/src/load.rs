@@ -110,11 +110,26 @@ pub(crate) async fn run<R>(address: SocketAddr, read: R, workflow: &Workflow, pl
 where
     R: Fn() -> Result<Reading, Error>,
 {
+    run_telling(address, read, workflow, plan, || ()).await
+}
+
+/// The same; `begins` is called when all its connections are open, which takes a while where there are thousands.
+pub(crate) async fn run_telling<R>(
+    address: SocketAddr,
+    read: R,
+    workflow: &Workflow,
+    plan: &Plan,
+    begins: impl FnOnce(),
+) -> Result<Loaded, Error>
+where
+    R: Fn() -> Result<Reading, Error>,
+{
     let mut connections = Vec::new();
     for _ in 0..plan.connections() {
         let opened = Connection::open(address).await;
         connections.push(opened.map_err(|source| Error::Connect { address, source })?);
     }
+    begins();
     let (begin, wall) = (Instant::now(), Timestamp::now());
     let (from, end) = match plan.kind {
         // Its end is that of its last execution.
@@ -141,6 +156,7 @@ where
     let pacer = pace.map(|pace| pace::keep(pace, shared.total, Arc::clone(&permits)));
     let template = Template::new(&Submission {
         host: &address.to_string(),
+        whose: &workflow.header(),
         workflow: &workflow.name,
         lines: plan.batch,
         asks: plan.asks,

@@ -46,6 +46,8 @@ impl Due {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Submission<'a> {
     pub host: &'a str,
+    /// The line that says whose it is, if it needs one.
+    pub whose: &'a str,
     pub workflow: &'a str,
     /// Executions in it.
     pub lines: u32,
@@ -71,7 +73,7 @@ pub(crate) struct Template {
 
 impl Template {
     pub(crate) fn new(submission: &Submission<'_>) -> Self {
-        let Submission { host, workflow, lines, asks, wait_seconds, due, keyed } = *submission;
+        let Submission { host, whose, workflow, lines, asks, wait_seconds, due, keyed } = *submission;
         let at = if due.is_some() { format!(r#","at":"{TIME_HOLE}""#) } else { String::new() };
         let inside = if keyed && lines > 1 { format!(r#","idempotencyKey":"load-{HOLE}""#) } else { String::new() };
         let one = format!(r#"{{"workflow":"{workflow}","input":{{"n":{HOLE}{at}}}{inside}}}"#);
@@ -83,7 +85,7 @@ impl Template {
         let prefer = if asks == Asks::End { format!("prefer: wait={wait_seconds}\r\n") } else { String::new() };
         let key = if keyed && lines == 1 { format!("idempotency-key: load-{HOLE}\r\n") } else { String::new() };
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\n{prefer}{key}content-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\n{whose}{prefer}{key}content-length: {}\r\n\r\n",
             body.len()
         );
         let text = [head, body].concat();
@@ -174,8 +176,8 @@ mod tests {
     const PLAIN: Expect = Expect::NumberPlus(0);
 
     fn of(lines: u32) -> Submission<'static> {
-        let (host, workflow, asks) = ("h:1", "w", Asks::End);
-        Submission { host, workflow, lines, asks, wait_seconds: 30, due: None, keyed: false }
+        let (host, whose, workflow, asks) = ("h:1", "", "w", Asks::End);
+        Submission { host, whose, workflow, lines, asks, wait_seconds: 30, due: None, keyed: false }
     }
 
     #[test]

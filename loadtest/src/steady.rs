@@ -148,6 +148,7 @@ impl Shared {
         let mut connection = None;
         let mut template = Template::new(&Submission {
             host: &self.address.to_string(),
+            whose: &self.workflow.header(),
             workflow: &self.workflow.name,
             lines: 1,
             asks: Asks::Commit,

@@ -11,11 +11,17 @@ use nova_testkit::{
 use crate::Error;
 use crate::args::{Args, LogKind, ScenarioName, TargetName};
 
+/// In an overload a round trip of an attempt takes a tenth of a second: with fewer slots these would be the knee.
+const SLOTS_IN_OVERLOAD: u32 = 1_024;
 /// Slots of the worker of `nova dev`, and of each worker of a cluster.
 const SLOTS: u32 = 256;
 /// Workers of a cluster, and those of a fan.
 const WORKERS: usize = 2;
 const WORKERS_OF_A_FAN: usize = 10;
+
+fn slots(args: &Args) -> u32 {
+    if args.scenario == ScenarioName::Overload { SLOTS_IN_OVERLOAD } else { SLOTS }
+}
 
 /// A target that runs.
 #[derive(Debug)]
@@ -27,10 +33,11 @@ pub(crate) enum Target {
 impl Target {
     /// Starts it with its data in `dir` and waits until all its parts answer.
     pub(crate) async fn start(nova: &Nova, args: &Args, dir: Dir) -> Result<Self, Error> {
+        let slots = slots(args);
         let (brokers, members) = match args.target {
             TargetName::Embedded | TargetName::Embedded3 => {
                 let members = (args.target == TargetName::Embedded3).then_some(3);
-                let flags = vec!["--slots".into(), SLOTS.to_string()];
+                let flags = vec!["--slots".into(), slots.to_string()];
                 let options = DevOptions { members, flags, ..DevOptions::default() };
                 return Ok(Self::Dev(Box::new(DevCluster::start_in(nova, &options, dir).await?)));
             }
@@ -43,8 +50,7 @@ impl Target {
         };
         let members = MembersOptions { count: members, log: log.into(), ..MembersOptions::default() };
         let workers = if args.scenario == ScenarioName::S4 { WORKERS_OF_A_FAN } else { WORKERS };
-        let options =
-            ClusterOptions { brokers, members, workers, slots: SLOTS, optimise: true, ..ClusterOptions::default() };
+        let options = ClusterOptions { brokers, members, workers, slots, optimise: true, ..ClusterOptions::default() };
         Ok(Self::Cluster(Box::new(Cluster::start(nova, &options, dir).await?)))
     }
 
@@ -69,6 +75,14 @@ impl Target {
         let url = self.rest().url();
         let address = url.strip_prefix("http://").and_then(|rest| rest.parse().ok());
         address.ok_or_else(|| Error::Url { url: url.to_owned() })
+    }
+
+    /// Where its coordinators answer.
+    pub(crate) fn coordinators(&mut self) -> Vec<String> {
+        match self {
+            Self::Dev(dev) => dev.coordinators(),
+            Self::Cluster(cluster) => cluster.members().urls().to_vec(),
+        }
     }
 
     /// What its processes used so far, by kind.

@@ -273,7 +273,7 @@ async fn page(
 ) -> Result<Option<String>, Error> {
     let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
     let path = format!("/api/v1/executions?workflow={}&limit={PAGE}{after}", verifier.workflow.name);
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{}\r\n", verifier.workflow.header());
     let unanswered = |source| Error::Unanswered { what: "the list of executions".into(), source };
     let answer = connection.exchange(request.as_bytes()).await.map_err(unanswered)?;
     let list = |why: String| Error::List { why };

@@ -6,12 +6,16 @@ use crate::args::Work;
 
 /// Paths into one node that the language allows.
 const PATHS: usize = 1_000;
+/// The tenant of requests that name none.
+const DEFAULT: &str = "default";
 
 /// A workflow with what is known of its executions.
 #[derive(Clone, Debug)]
 pub(crate) struct Workflow {
     /// Its name.
     pub name: String,
+    /// Whose it is.
+    pub namespace: &'static str,
     /// Its document.
     pub document: String,
     /// What becomes of an execution.
@@ -118,7 +122,19 @@ impl Workflow {
     fn new(name: String, body: &str, output: &str, expect: Expect, events: u64, tasks: u64) -> Self {
         let head = format!("apiVersion: nova/v1\nkind: Workflow\nmetadata: {{ name: {name} }}\nspec:\n");
         let output = if output.is_empty() { String::new() } else { format!("  output: \"{output}\"\n") };
-        Self { document: [&head, body, &output].concat(), name, expect, events, tasks }
+        Self { document: [&head, body, &output].concat(), name, namespace: DEFAULT, expect, events, tasks }
+    }
+
+    /// The same as that of another tenant.
+    pub(crate) fn of(self, namespace: &'static str) -> Self {
+        let own = format!("metadata: {{ name: {}, namespace: {namespace} }}", self.name);
+        let document = self.document.replacen(&format!("metadata: {{ name: {} }}", self.name), &own, 1);
+        Self { document, namespace, ..self }
+    }
+
+    /// The line of a request that says whose it is.
+    pub(crate) fn header(&self) -> String {
+        if self.namespace == DEFAULT { String::new() } else { format!("nova-namespace: {}\r\n", self.namespace) }
     }
 }
 
@@ -172,6 +188,15 @@ mod tests {
             assert_eq!(workflow.events as usize, 2 + 2 * tasks + joins);
             assert!(workflow.document.len() < 1 << 20);
         }
+    }
+
+    #[test]
+    fn a_tenant_is_named_where_it_is_not_the_default() {
+        let workflow = Workflow::chain("x", 1, Work::Noop);
+        assert_eq!(workflow.header(), "");
+        let other = workflow.of("other");
+        assert_eq!(other.header(), "nova-namespace: other\r\n");
+        assert!(other.document.contains("metadata: { name: load-x-noop, namespace: other }"), "{}", other.document);
     }
 
     #[test]

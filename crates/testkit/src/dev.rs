@@ -31,6 +31,8 @@ pub struct DevOptions {
 pub struct DevCluster {
     process: Process,
     members: Option<Members>,
+    /// Where the one inside answers.
+    coordinator: String,
     rest: Rest,
     // Last: it is removed when nobody writes into it any more.
     dir: Dir,
@@ -89,7 +91,8 @@ impl DevCluster {
             readiness: Readiness::Announced,
         };
         let rest = Rest::new(format!("http://127.0.0.1:{port}"))?;
-        let mut cluster = Self { process: Process::spawn(launch)?, members, rest, dir };
+        let coordinator = format!("http://127.0.0.1:{}", port + COORDINATOR);
+        let mut cluster = Self { process: Process::spawn(launch)?, members, coordinator, rest, dir };
         cluster.process.ready(START).await?;
         Ok(cluster)
     }
@@ -114,6 +117,15 @@ impl DevCluster {
     /// Its coordinators, when they are processes of their own.
     pub fn members(&mut self) -> Option<&mut Members> {
         self.members.as_mut()
+    }
+
+    /// Where its coordinators answer, wherever they run.
+    #[must_use]
+    pub fn coordinators(&self) -> Vec<String> {
+        match &self.members {
+            Some(members) => members.urls().to_vec(),
+            None => vec![self.coordinator.clone()],
+        }
     }
 
     /// `kill -9`; what was accepted goes on with [`DevCluster::restart`].

@@ -1,9 +1,13 @@
 //! Three times of what can be done: what is taken is done, the rest is turned away at once, and when it is over latencies
-//! are soon as before.
+//! are soon as before. A tenant that submits little is beside it, before and meanwhile.
+
+mod tenant;
 
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+
+use tenant::Tenant;
 
 use crate::Error;
 use crate::bench::Bench;
@@ -39,10 +43,18 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     sent.extend(bench.measure("calm before", &workflow, &plan).await?);
     let normal_ms = bench.phases.last().map_or(0.0, |phase| phase.p99_ms) * NORMAL;
 
+    let mut tenant = Tenant::new(bench).await?;
+    let running = tenant.start(Duration::ZERO, Duration::from_secs(args.seconds()));
+    let quiet = tenant.ended(running).await?;
+
     let rate = ((knee * FACTOR) as u64).max(1);
     let mut plan = bench.plan(Loop::Open { per_second: rate });
     (plan.asks, plan.warmup) = (Asks::Commit, RISE);
-    let loaded = bench.load(&workflow, &plan).await?;
+    let mut running = None;
+    let begins = || running = Some(tenant.start(plan.warmup, plan.measured));
+    let loaded = bench.load_telling(&workflow, &plan, begins).await?;
+    let running = running.expect("a loop that ended has begun");
+    let flooded = tenant.ended(running).await?;
     let phase = Phase::of("overload", &plan, &loaded, bench.cores());
     let recovered = recover(bench, &workflow, calm, normal_ms, loaded.until, &mut sent).await?;
     bench.notes.push(format!(
@@ -52,6 +64,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     bench.figure("from the end of the overload until p99 is normal", "s", vec![recovered]);
     let from = loaded.from;
     sent.extend(loaded.tally.sent);
+    tenant.tell(bench, quiet, flooded).await?;
     bench.phases.push(phase);
     let found = bench.verify(&workflow, &sent).await?;
     let goodput = ended_between(&found, from, args.seconds()) as f64 / args.seconds() as f64;

@@ -54,6 +54,7 @@ async fn until_answered(bench: &mut Bench<'_>, workflow: &Workflow, asks: Asks, 
     let host = address.to_string();
     let mut template = Template::new(&Submission {
         host: &host,
+        whose: &workflow.header(),
         workflow: &workflow.name,
         lines: 1,
         asks,

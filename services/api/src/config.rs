@@ -26,6 +26,11 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Submissions of one shard that wait for their answer; above it 429 is answered.
     pub window: usize,
+    /// Submissions of all shards that are not decided yet; above it 429 is answered to who has more than an equal part.
+    pub max_undecided: usize,
+    /// Answers that take no longer than this are never a reason to refuse, 5 to 10,000 milliseconds. Above, they are when
+    /// they take three times as long as when the cluster was calm.
+    pub quick_answer_ms: u64,
     /// Open executions of a shard above which 429 is answered, 1 to 1,000,000. At the latter the engine would reject.
     pub max_open_per_shard: u64,
     /// Records that the owner of a shard has not read yet, above which 429 is answered.
@@ -51,6 +56,8 @@ impl Default for Config {
             history: "data/api/history.db".into(),
             max_body_bytes: 1 << 20,
             window: 4_096,
+            max_undecided: 4_096,
+            quick_answer_ms: 100,
             max_open_per_shard: 900_000,
             max_read_lag: 20_000,
             patience_ms: 10_000,
@@ -75,6 +82,8 @@ impl Config {
         check(!self.coordinators.is_empty(), "coordinators: at least one address");
         check((1_024..=64 << 20).contains(&self.max_body_bytes), "max_body_bytes: must be 1024 to 67108864");
         check(self.window > 0, "window: must be above 0");
+        check(self.max_undecided > 0, "max_undecided: must be above 0");
+        check((5..=10_000).contains(&self.quick_answer_ms), "quick_answer_ms: must be 5 to 10000");
         check((1..=1_000_000).contains(&self.max_open_per_shard), "max_open_per_shard: must be 1 to 1000000");
         check(self.max_read_lag > 0, "max_read_lag: must be above 0");
         check(self.patience_ms > 0, "patience_ms: must be above 0");

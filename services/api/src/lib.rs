@@ -9,6 +9,7 @@
 //!        └── 201, 4xx ◀── replies: one inbox partition per api ◀── bus ◀── outbox ◀──────────┘
 //! ```
 
+mod admission;
 mod config;
 mod events;
 mod handlers;

@@ -16,6 +16,12 @@ const REQUEST_SECONDS: &str = "nova_api_request_seconds";
 const SUBMISSIONS: &str = "nova_api_submissions_total";
 /// From taking a submission to its committed answer, in seconds.
 const SUBMIT_SECONDS: &str = "nova_api_submit_seconds";
+/// Submissions refused with 429 by this api, by `reason` (`overload`, `shard`, `window`).
+const REFUSED: &str = "nova_api_refused_total";
+/// Submissions that may be under way; 0 while there is no limit.
+const ADMISSION_LIMIT: &str = "nova_api_admission_limit";
+/// What the cluster took for the answers of the last look, in seconds, to which the limit is adapted.
+const ADMISSION_ANSWER: &str = "nova_api_admission_answer_seconds";
 /// Submissions that wait for their answer.
 const UNANSWERED: &str = "nova_api_unanswered";
 /// Requests that wait for an answer of the cluster or the end of an execution.
@@ -53,7 +59,8 @@ pub(crate) struct Submissions {
     pub accepted: Counter,
     pub rejected: Counter,
     pub received: Counter,
-    pub too_busy: Counter,
+    too_busy: Counter,
+    refused: [Counter; 3],
     pub unavailable: Counter,
     pub not_sent: Counter,
     pub unknown: Counter,
@@ -68,11 +75,32 @@ impl Submissions {
             rejected: of("rejected"),
             received: of("received"),
             too_busy: of("too_busy"),
+            refused: ["overload", "shard", "window"].map(|reason| counter!(REFUSED, "reason" => reason)),
             unavailable: of("unavailable"),
             not_sent: of("not_sent"),
             unknown: of("unknown"),
             seconds: histogram!(SUBMIT_SECONDS),
         }
+    }
+
+    /// One was refused because all that is under way takes too long.
+    pub(crate) fn overloaded(&self) {
+        self.too_busy(0);
+    }
+
+    /// One was refused because its shard has enough to do.
+    pub(crate) fn shard_is_busy(&self) {
+        self.too_busy(1);
+    }
+
+    /// One was refused because too many of its shard wait for their answer.
+    pub(crate) fn window_is_full(&self) {
+        self.too_busy(2);
+    }
+
+    fn too_busy(&self, reason: usize) {
+        self.too_busy.increment(1);
+        self.refused[reason].increment(1);
     }
 }
 
@@ -83,6 +111,9 @@ pub(crate) async fn run(app: App) {
         let (waiting, oldest) = app.replies.waiting();
         gauge!(WAITING).set(waiting as f64);
         gauge!(OLDEST).set(oldest.as_secs_f64());
+        let (limit, taken) = app.admission.look();
+        gauge!(ADMISSION_LIMIT).set(limit.unwrap_or(0.0));
+        gauge!(ADMISSION_ANSWER).set(taken.as_secs_f64());
         if let Some(lag) = app.replies.lag(&app.bus).await {
             gauge!(REPLIES_LAG).set(lag as f64);
         }

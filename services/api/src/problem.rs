@@ -136,6 +136,10 @@ impl Problem {
             .retry_after(seconds)
     }
 
+    pub(crate) fn overloaded(seconds: u64) -> Self {
+        Self::too_busy("more is submitted than can be done; of this namespace enough is under way", seconds)
+    }
+
     pub(crate) fn outcome_unknown(detail: impl Into<String>) -> Self {
         let title = "the request was handed over and no answer came in time: it may or may not have been taken";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "OUTCOME_UNKNOWN", title).detail(detail)

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
+use axum::{Router, ServiceExt};
 use futures::StreamExt;
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
@@ -23,6 +23,7 @@ use nova_wire::ClusterId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Gate, Limits};
 use crate::config::Config;
 use crate::handlers::{cluster, executions, submit, watch, workflows};
 use crate::metrics::{self as names, Requests};
@@ -115,6 +116,10 @@ impl Api {
         tokio::spawn(stop.clone().run_until_cancelled_owned(looking));
         let app = Arc::new(Shared {
             load,
+            admission: Admission::new(Limits {
+                quick: Duration::from_millis(config.quick_answer_ms),
+                most: config.max_undecided,
+            }),
             workflows: Workflows::start(coordinators.clone(), stop.clone()),
             replies: Replies::start(Arc::clone(&bus), cluster, config.instance, stop.clone()).await?,
             submitter: Submitter::start(&bus, cluster, shards, config.window),
@@ -143,10 +148,12 @@ impl Api {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let Self { listener, app, metrics, stop } = self;
-        let router = router(Arc::clone(&app), metrics);
+        let measured = Arc::new(Requests::default());
+        let router = router(Arc::clone(&app), metrics, Arc::clone(&measured));
+        let gate = Gate::new(router, Arc::clone(&app), measured).into_make_service();
         // Answers are small: one that waited for a fuller packet would wait 40 ms.
         let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving = axum::serve(listener, gate).with_graceful_shutdown(stop.clone().cancelled_owned());
         let overtime = async {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -160,9 +167,8 @@ impl Api {
     }
 }
 
-fn router(app: App, metrics: MetricsPage) -> Router {
+fn router(app: App, metrics: MetricsPage, measured: Arc<Requests>) -> Router {
     let limit = app.config.max_body_bytes;
-    let measured = Arc::new(Requests::default());
     let own = Arc::clone(&app);
     let ready: observe::Ready = Arc::new(move || {
         let app = Arc::clone(&own);

@@ -11,6 +11,7 @@ use nova_client::load::Load;
 use nova_engine::ids::ExecutionId;
 use nova_history::{History, Ingester};
 
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::metrics::Submissions;
 use crate::problem::Problem;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub bus: SharedBus,
     pub coordinators: Coordinators,
     pub load: Load,
+    pub admission: Arc<Admission>,
     pub workflows: Arc<Workflows>,
     pub replies: Arc<Replies>,
     pub submitter: Submitter,

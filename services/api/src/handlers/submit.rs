@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::admission::{Admitted, Permit, Refusal};
 use crate::problem::Problem;
 use crate::replies::{Answer, Expected};
 use crate::state::{App, Namespace, Prefer, Shared};
@@ -114,7 +115,8 @@ pub(crate) async fn submit(
         let key = key.to_str().map_err(|_| Problem::bad_request("header Idempotency-Key is not ASCII"))?;
         request.idempotency_key = Some(key.trim_matches('"').to_owned());
     }
-    let body = one(&app, &namespace, request, prefer, Traced::new(&headers, app.config.trace_ratio)).await?;
+    let permit = app.admission.admit(&namespace).map_err(|refusal| refused(&app, refusal))?;
+    let body = one(&app, &namespace, request, prefer, permit, Traced::new(&headers, app.config.trace_ratio)).await?;
     let status = match body.state.as_str() {
         "RECEIVED" => StatusCode::ACCEPTED,
         "RUNNING" if prefer.wait.is_some() => StatusCode::ACCEPTED,
@@ -148,14 +150,27 @@ pub(crate) async fn batch(
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "limit.batch", title)
             .detail(format!("{} lines; at most {MAX_BATCH}", lines.len())));
     }
+    let mut answer = Vec::new();
     let mut running = FuturesOrdered::new();
+    let mut room = app.admission.room(Duration::from_millis(app.config.patience_ms));
     for (line, text) in lines {
         let (app, namespace) = (&app, &namespace);
+        // Lines before this one go on meanwhile: their answers make the room.
+        let permit = loop {
+            match room.admit(namespace) {
+                Admitted::Now(result) => break result,
+                Admitted::Look(again) => tokio::select! {
+                    Some(line) = running.next() => write_line(&mut answer, &line),
+                    () = again => {}
+                },
+            }
+        };
         let trace = Traced::new(&headers, app.config.trace_ratio);
         running.push_back(async move {
-            let result = match serde_json::from_str(text) {
-                Ok(request) => one(app, namespace, request, prefer, trace).await,
-                Err(error) => Err(Problem::bad_request(format!("line {line}: {error}"))),
+            let result = match (permit, serde_json::from_str(text)) {
+                (Ok(permit), Ok(request)) => one(app, namespace, request, prefer, permit, trace).await,
+                (Ok(_), Err(error)) => Err(Problem::bad_request(format!("line {line}: {error}"))),
+                (Err(refusal), _) => Err(refused(app, refusal)),
             };
             let (accepted, problem) = match result {
                 Ok(body) => (Some(body), None),
@@ -164,12 +179,20 @@ pub(crate) async fn batch(
             BatchLine { line, accepted, problem }
         });
     }
-    let mut answer = Vec::new();
     while let Some(line) = running.next().await {
-        serde_json::to_writer(&mut answer, &line).map_err(|error| Problem::bad_request(error.to_string()))?;
-        answer.push(b'\n');
+        write_line(&mut answer, &line);
     }
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], answer).into_response())
+}
+
+fn write_line(answer: &mut Vec<u8>, line: &BatchLine) {
+    serde_json::to_writer(&mut *answer, line).expect("texts, numbers and JSON are JSON, and memory takes them");
+    answer.push(b'\n');
+}
+
+fn refused(app: &Shared, refusal: Refusal) -> Problem {
+    app.submissions.overloaded();
+    Problem::overloaded(refusal.retry_after_s)
 }
 
 async fn one(
@@ -177,11 +200,12 @@ async fn one(
     namespace: &str,
     request: SubmitBody,
     prefer: Prefer,
+    permit: Permit,
     traced: Option<Traced>,
 ) -> Result<SubmittedBody, Problem> {
-    let Some(traced) = traced else { return start(app, namespace, request, prefer, None).await };
+    let Some(traced) = traced else { return start(app, namespace, request, prefer, permit, None).await };
     let workflow = request.workflow.clone();
-    let result = start(app, namespace, request, prefer, Some(traced.context())).await;
+    let result = start(app, namespace, request, prefer, permit, Some(traced.context())).await;
     traced.end(namespace, workflow, &result);
     result
 }
@@ -191,27 +215,26 @@ async fn start(
     namespace: &str,
     request: SubmitBody,
     prefer: Prefer,
+    permit: Permit,
     trace: Option<v1::TraceContext>,
 ) -> Result<SubmittedBody, Problem> {
-    let begun = Instant::now();
     let mut prepared = prepare(app, namespace, request, trace).await?;
     if let Some(why) = app.cannot_commit() {
         app.submissions.unavailable.increment(1);
         return Err(Problem::unavailable(why));
     }
     if app.load.is_busy(u32::from(prepared.shard)) {
-        app.submissions.too_busy.increment(1);
+        app.submissions.shard_is_busy();
         return Err(Problem::too_busy("the shard has as much to do as it may", 2));
     }
     let Some(ticket) = app.submitter.admit(prepared.shard) else {
-        app.submissions.too_busy.increment(1);
+        app.submissions.window_is_full();
         return Err(Problem::too_busy("too many submissions wait for their answer", 1));
     };
     let mut expected = app.replies.expect();
-    if !prefer.respond_async {
-        prepared.command.reply_to = Some(expected.reply_to());
-        prepared.command.reply_at_end = prefer.wait.is_some();
-    }
+    // Who asks for no verdict is under way until there is one all the same.
+    prepared.command.reply_to = Some(expected.reply_to());
+    prepared.command.reply_at_end = prefer.wait.is_some() && !prefer.respond_async;
     let id = prepared.id.to_string();
     let version = Arc::clone(&prepared.version);
     let patience = Duration::from_millis(app.config.patience_ms);
@@ -238,11 +261,21 @@ async fn start(
     }
     if prefer.respond_async {
         app.submissions.received.increment(1);
+        tokio::spawn(async move {
+            if expected.next(patience).await.is_some() {
+                permit.decided();
+            }
+            drop(ticket);
+        });
         return Ok(body);
     }
-    let answer = expected.next(patience.saturating_sub(begun.elapsed())).await;
+    let answer = expected.next(patience.saturating_sub(permit.age())).await;
     drop(ticket);
-    app.submissions.seconds.record(begun.elapsed().as_secs_f64());
+    app.submissions.seconds.record(permit.age().as_secs_f64());
+    match answer {
+        Some(_) => permit.decided(),
+        None => drop(permit),
+    }
     match answer {
         Some(Answer::Accepted(accepted)) => {
             app.submissions.accepted.increment(1);

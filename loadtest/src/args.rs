@@ -61,6 +61,9 @@ pub struct Args {
     /// s6: executions that wake each second; left out: 10,000.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_RATE))]
     pub wakes: Option<u64>,
+    /// overload: tasks in sequence of each execution; left out: 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub steps: Option<u32>,
     /// s7: how often something is killed; left out: 10.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub kills: Option<u32>,
@@ -110,6 +113,12 @@ impl Args {
     #[must_use]
     pub fn batch(&self) -> u32 {
         self.batch.unwrap_or(1)
+    }
+
+    /// Tasks of each execution of the overload.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps.unwrap_or(1).into()
     }
 
     /// Executions in flight in the closed loop.

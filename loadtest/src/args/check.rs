@@ -75,7 +75,7 @@ impl Args {
 
     /// Options that were given and that the scenario does not look at.
     fn unused(&self) -> Vec<String> {
-        let given: [(&str, bool, &[ScenarioName]); 13] = [
+        let given: [(&str, bool, &[ScenarioName]); 14] = [
             ("work", self.work.is_some(), &[S1, S2, S3, S5, Overload]),
             ("seconds", self.seconds.is_some(), &[S1, S2, S5, S6, Overload, S9a]),
             ("warmup", self.warmup.is_some(), &[S1, S2, S3, S4, S5, S6, S7, Overload, X1]),
@@ -86,6 +86,7 @@ impl Args {
             ("batch", self.batch.is_some(), &[S1, S2, S3, X1]),
             ("parked", self.parked.is_some(), &[S1, S2, S5, S6, S8]),
             ("wakes", self.wakes.is_some(), &[S6]),
+            ("steps", self.steps.is_some(), &[Overload]),
             ("kills", self.kills.is_some(), &[S7]),
             ("victim", self.victim.is_some(), &[S7]),
             ("tasks", self.tasks.is_some(), &[S9b]),
@@ -162,6 +163,7 @@ mod tests {
             "s1 --loops open --rate 9 --batch 1000",
             "s1 --json /no/such/place/x.json",
             "s1 --kills 3",
+            "s1 --steps 3",
             "s3 --batch 3",
             "s3 --seconds 5",
             "s4 --work echo",
@@ -186,7 +188,7 @@ mod tests {
             "s3 --batch 1000",
             "s7 --target kafka-3 --victim worker --kills 5",
             "s9b --tasks 1000 --workers 10",
-            "overload --seconds 5 --concurrency 64",
+            "overload --seconds 5 --concurrency 64 --steps 10",
         ] {
             parse(right).unwrap().check().unwrap();
         }

@@ -31,7 +31,7 @@ const RISE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     let args = bench.args;
-    let workflow = Workflow::chain("overload", 1, args.work());
+    let workflow = Workflow::chain("overload", args.steps(), args.work());
     bench.deploy(&workflow).await?;
     let mut sent = Vec::new();
     let plan = bench.plan(Loop::Closed { in_flight: args.in_flight() });

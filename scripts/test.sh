@@ -8,6 +8,8 @@ step() { printf '\n==> %s (%d s)\n' "$1" "$SECONDS"; }
 
 step "format"
 cargo fmt --all --check
+step "tables of measurements"
+scripts/results.py --check
 step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tests"

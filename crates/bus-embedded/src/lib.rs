@@ -277,9 +277,9 @@ impl Bus for EmbeddedBus {
     }
 
     async fn health(&self) -> Result<(), BusError> {
-        match &self.queue.state.lock().failed {
-            None => Ok(()),
-            Some(why) => Err(BusError::Unavailable { why: why.clone() }),
-        }
+        let state = self.queue.state.lock();
+        let unknown = || (state.commands == Commands::Unknown).then(|| UNKNOWN.to_owned());
+        let why = state.failed.clone().or_else(unknown);
+        why.map_or(Ok(()), |why| Err(BusError::Unavailable { why }))
     }
 }

@@ -98,7 +98,8 @@ pub(crate) async fn run(args: &Args, nova: &Nova, dir: &Dir) -> Result<Kept, Err
     Ok(Kept { figures: figures.into_iter().flatten().collect(), verdict, notes })
 }
 
-/// Each task must have been leased once, those of the dead once more, to a worker that lives; the living keep their sessions.
+/// Each task must have been leased once, those of the dead again until a worker that lives has them; the living keep their
+/// sessions.
 async fn check(
     coordinators: &Coordinators,
     leased: &[Leased],
@@ -135,12 +136,22 @@ fn judge(leased: &[Leased], again: &[Leased], dead: &BTreeSet<u32>) -> Verdict {
         let fault = match (&next[..], lost) {
             _ if !known.insert(first.execution) => Some("has two first leases"),
             ([], false) => None,
-            ([one], true) if !dead.contains(&one.worker) && one.token > first.token => None,
             ([], true) => {
                 verdict.missing += 1;
                 None
             }
-            ([_], true) => Some("went to a dead worker, or under an old token"),
+            (all, true)
+                if all
+                    .iter()
+                    .scan(first.token, |last, it| Some(std::mem::replace(last, it.token) < it.token))
+                    .any(|new| !new) =>
+            {
+                Some("was leased under an old token")
+            }
+            // Another that is dead may get it as long as nobody has noticed.
+            ([before @ .., last], true) if before.iter().all(|it| dead.contains(&it.worker)) => {
+                dead.contains(&last.worker).then_some("stays with a dead worker")
+            }
             (_, true) => Some("was leased several times"),
             (_, false) => Some("was taken from a living worker"),
         };
@@ -172,6 +183,8 @@ mod tests {
         let judged = |again: &[Leased]| judge(&first, again, &dead);
         let good = judged(&[lease(2, 3, 4)]);
         assert!(good.is_right() && good.completed == 3, "{good:?}");
+        let by_way_of_a_dead_one = judge(&first[..2], &[lease(2, 4, 4), lease(2, 3, 5)], &BTreeSet::from([2, 4]));
+        assert!(by_way_of_a_dead_one.is_right(), "{by_way_of_a_dead_one:?}");
         let missing = judged(&[]);
         assert!(!missing.is_right() && missing.missing == 1, "{missing:?}");
         for wrong in [

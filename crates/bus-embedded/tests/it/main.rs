@@ -177,8 +177,10 @@ async fn early_commands_are_shown_before_they_are_acknowledged() {
     // Where to go on is not known yet.
     assert!(matches!(bus.append(&Topic::Commands, 0, command()).await, Err(AppendError::NotSent { .. })));
     bus.offsets(&Topic::Commands, 0).await.expect_err("nor is it where the log ends");
+    bus.health().await.expect_err("so it is not ready");
     bus.append(&Topic::Events, 0, command()).await.unwrap();
     bus.resume([(0, 0), (1, 0)]).await.unwrap();
+    bus.health().await.unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign(&Topic::Commands, 1, 0).unwrap();
     let acks: Vec<_> = (0..3).map(|_| bus.append(&Topic::Commands, 1, command())).collect();

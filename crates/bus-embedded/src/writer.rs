@@ -234,7 +234,7 @@ impl Writer {
         }
         drop(state);
         let mut table = self.table.lock();
-        let (mut acks, mut early_ends) = (Vec::with_capacity(group.len()), Vec::new());
+        let (mut acks, mut early_ends) = (Vec::with_capacity(group.len()), BTreeMap::new());
         for (waiting, first) in group.into_iter().zip(firsts) {
             let Waiting { topic, partition, records, early, ack, .. } = waiting;
             let count = records.len() as u64;
@@ -244,7 +244,7 @@ impl Writer {
             }
             match ack {
                 Some(ack) => acks.push((ack, *first)),
-                None => early_ends.push((partition, first + count)),
+                None => drop(early_ends.insert(partition, first + count)),
             }
         }
         drop(table);

@@ -289,7 +289,6 @@ impl History {
     }
 }
 
-/// Each page is found by an index, however far behind the first one it is.
 async fn prepare(connection: &mut SqliteConnection, file: &Path, own: &str) -> Result<(), HistoryError> {
     let failed = |source| HistoryError::Open { path: file.to_owned(), source };
     // Whose it is comes first: the tables of another cluster are not brought up to date.
@@ -310,6 +309,7 @@ async fn prepare(connection: &mut SqliteConnection, file: &Path, own: &str) -> R
     Ok(())
 }
 
+/// Each page is found by an index, however far behind the first one it is.
 fn select(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
     query.push("SELECT * FROM executions WHERE namespace = ").push_bind(&filter.namespace);
     if let Some(state) = &filter.state {

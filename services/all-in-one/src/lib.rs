@@ -93,7 +93,7 @@ struct Parts {
 const CLUSTER: &str = "dev";
 /// The one scheduler.
 const OWNER: u64 = 1;
-/// How often the bus is told what is applied.
+/// Pause until the bus is told again where to go on, and the longest wait for the answer that says it.
 const RESUME_EVERY: Duration = Duration::from_secs(1);
 
 impl AllInOne {

@@ -149,8 +149,9 @@ impl Table {
         }
         let state = view.read();
         let owned = state.shards.iter().filter_map(|shard| Some((shard.id.0, (shard.owner?.0, until))));
-        let (links, away) = (std::mem::take(&mut self.links), std::mem::take(&mut self.away));
-        *self = Self { term, until: owned.collect(), links, away, ..Self::default() };
+        // Streams are those of this process. Who had none while another led is not away: it was linked there.
+        let links = std::mem::take(&mut self.links);
+        *self = Self { term, until: owned.collect(), links, ..Self::default() };
     }
 
     /// Whether that was the last stream of the owner.
@@ -247,6 +248,17 @@ mod tests {
         assert_eq!(table.balance(2, 8, now), ((0..8).collect(), vec![]));
         table.forget_absent(now + LEASE, LEASE);
         assert!(table.away.is_empty(), "nobody is remembered for ever");
+    }
+
+    #[test]
+    fn who_was_linked_to_another_leader_is_not_away() {
+        let now = Instant::now();
+        let (view, mut table) = (View::new(8), table(&[1, 2], now));
+        assert!(table.unlink(1, now), "it follows the leadership");
+        table.begin_term(7, &view, now + UNHEARD);
+        table.until.extend((0..8).map(|shard| (shard, (1, now + UNHEARD))));
+        table.forget_absent(now + AWAY, LEASE);
+        assert_eq!(table.balance(2, 8, now + AWAY), (vec![], vec![]), "it may still be heard of");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod packs;
 mod park;
 pub mod payload;
 mod pieces;
+mod queue;
 mod restore;
 mod scopes;
 mod sorted;

@@ -23,6 +23,11 @@ pub const TOUCHES_PER_STEP: u32 = 16;
 /// Nodes leased per entry; the rest follows with the next one, for the same reason as [`SLICE`].
 pub const LEASES_PER_ENTRY: u32 = 1_000;
 
+/// By how much the next node of an execution stands before others in the queue because the execution has begun, at most,
+/// in milliseconds: as long as an overloaded queue may be, and what an execution that always makes more work can keep
+/// others waiting for.
+pub const HEAD_START_MS: u64 = 10_000;
+
 /// Timers fired per entry, for the same reason.
 pub const TIMERS_PER_ENTRY: u32 = 1_000;
 

@@ -36,7 +36,6 @@ impl State {
         let key_bytes = shards().map(|shard| shard.keys.bytes()).sum::<u64>() + keys as u64 * (36 + ALLOCATION);
         let messages: usize = shards().map(|shard| shard.outbox.messages.len()).sum();
         let payloads: u64 = shards().map(|shard| shard.outbox.bytes).sum();
-        let queue_bytes = self.queue.classes.values().map(crate::Sorted::bytes).sum();
         let workers = &self.workers.all;
         let worker = size_of::<Worker>() as u64 + 8 * ALLOCATION;
         let leases: usize = workers.iter().map(|worker| worker.leases.len()).sum();
@@ -52,7 +51,7 @@ impl State {
             kind("executions_live", live, self.live_bytes(live as u64)),
             kind("executions_parked", parked, parked_bytes),
             kind("timers", self.timers.len(), self.timers.bytes()),
-            kind("queue", self.queue.len as usize, queue_bytes),
+            kind("queue", self.queue.len() as usize, self.queue.bytes()),
             kind("keys", keys, key_bytes),
             kind("outbox", messages, payloads + messages as u64 * (size_of::<Message>() as u64 + ALLOCATION)),
             kind("workers", workers.len(), workers.len() as u64 * worker + leases as u64 * 96),

@@ -18,8 +18,8 @@ impl Outbox {
 }
 
 impl State {
-    /// Computes what follows from the rest: numbers of workers by name, their free slots and inboxes, the length of the
-    /// queue, and which evaluations an execution waits for. For those who fill in the other fields by themselves.
+    /// Computes what follows from the rest: numbers of workers by name, their free slots and inboxes, whose turn it
+    /// is in the queue, and which evaluations an execution waits for. For those who fill in the other fields by themselves.
     pub fn rebuild_indexes(&mut self) {
         let workers = &mut self.workers;
         workers.by_name = workers.all.iter().map(|worker| (worker.name.clone(), worker.id)).collect();
@@ -33,7 +33,14 @@ impl State {
                 workers.free.entry(worker.ability()).or_default().insert((free, worker.id));
             }
         }
-        self.queue.len = self.queue.classes.values().map(|waiting| waiting.len() as u64).sum();
+        let slots = workers.all.iter().flat_map(|worker| worker.leases.values().map(move |lease| (worker, lease)));
+        let slots = slots.filter_map(|(worker, lease)| {
+            // Who holds a lease is not parked.
+            let shard = self.shards.get(usize::from(lease.execution.shard().0))?;
+            let execution = shard.executions.live(lease.execution)?;
+            Some((Arc::clone(&worker.pool), Arc::clone(&execution.workflow.namespace)))
+        });
+        self.queue.recount(slots);
         for shard in self.shards.iter_mut().map(Arc::make_mut) {
             for (token, offer) in &shard.offers {
                 shard.executions.note_offer(offer.execution, *token);

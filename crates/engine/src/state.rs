@@ -19,6 +19,7 @@ use crate::sorted::Sorted;
 use crate::timers::Timers;
 use crate::work::Work;
 
+pub use crate::queue::{Class, Queue, QueueKey, Queued};
 pub use crate::scopes::Scopes;
 
 /// All that a group replicates.
@@ -62,9 +63,6 @@ pub type FullName = (Box<str>, Box<str>);
 
 /// What a worker can carry: pool and kinds. There are few of them, however many workers there are.
 pub type Ability = (Arc<str>, Arc<BTreeSet<Box<str>>>);
-
-/// What a node asks of a worker: pool and kind.
-pub type Class = (Box<str>, Box<str>);
 
 /// Workflows, namespaces, triggers.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
@@ -466,31 +464,6 @@ pub enum AfterStop {
     Fail(Failure),
     /// The node is cancelled.
     Cancel,
-}
-
-/// Place in the ready queue: 9 − priority, then order of arrival.
-pub type QueueKey = (u8, u64);
-
-/// Nodes that wait for a slot, by what they ask of a worker.
-#[derive(Clone, Debug, Default, PartialEq, Hash)]
-pub struct Queue {
-    /// By pool and kind. Emptied classes stay away.
-    pub classes: BTreeMap<Class, Sorted<QueueKey, Queued>>,
-    /// Number of nodes in all classes.
-    pub len: u64,
-}
-
-/// A node that waits for a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Queued {
-    /// Whose.
-    pub execution: ExecutionId,
-    /// Scope instance.
-    pub scope: ScopeId,
-    /// Node.
-    pub node: NodeIx,
-    /// Since when.
-    pub since: TimeMs,
 }
 
 /// What happens at a moment.

@@ -169,11 +169,10 @@ impl State {
     /// Counts of the group.
     #[must_use]
     pub fn group_stats(&self) -> GroupStats {
-        let heads = self.queue.classes.values().filter_map(|waiting| waiting.first_key_value());
         let open = self.workers.all.iter().filter(|worker| worker.open);
         GroupStats {
-            queued: self.queue.len,
-            oldest_queued: heads.map(|(_, queued)| queued.since).min(),
+            queued: self.queue.len(),
+            oldest_queued: self.queue.oldest(),
             timers: self.timers.len() as u64,
             leases: self.workers.all.iter().map(|worker| worker.leases.len() as u64).sum(),
             slots: open.clone().map(|worker| u64::from(worker.capacity)).sum(),

@@ -9,7 +9,8 @@ use crate::input::{EntryBody, Register};
 use crate::limits;
 use crate::output::Refusal;
 use crate::payload::Failure;
-use crate::state::{Class, QueueKey, State, Worker};
+use crate::queue::Next;
+use crate::state::{State, Worker};
 use crate::work::At;
 
 impl State {
@@ -183,10 +184,9 @@ impl Decider<'_> {
 
     /// The first queued node that a free slot fits gets it.
     pub(super) fn fill(&mut self) -> Result<(), Nothing> {
-        let (class, key, worker) = pick(self.state).ok_or(Nothing::Stale)?;
-        let class = (class.0.clone(), class.1.clone());
-        let queued = self.state.queue.classes[&class][&key];
-        let at = At { execution: queued.execution, scope: queued.scope, node: queued.node };
+        let next = pick(self.state).ok_or(Nothing::Stale)?;
+        let (class, key, worker) = (next.class.clone(), next.key, next.worker);
+        let at = At { execution: next.queued.execution, scope: next.queued.scope, node: next.queued.node };
         if !self.state.at(at).is_some_and(|found| in_body(found.execution, found.scope)) {
             self.say(Event::Cancelled(at));
             return Ok(());
@@ -197,21 +197,12 @@ impl Decider<'_> {
     }
 }
 
-/// The first node in order of the queue for which a capable worker has a free slot, and the one with most of them.
-pub(crate) fn pick(state: &State) -> Option<(&Class, QueueKey, WorkerId)> {
-    let mut best: Option<(&Class, QueueKey, WorkerId)> = None;
-    for (class, waiting) in &state.queue.classes {
-        let Some((key, _)) = waiting.first_key_value() else { continue };
-        if best.as_ref().is_some_and(|(_, first, _)| first < key) {
-            continue;
-        }
-        let able =
-            state.workers.free.iter().filter(|((pool, kinds), _)| **pool == *class.0 && kinds.contains(&class.1));
-        if let Some((_, worker)) = able.filter_map(|(_, free)| free.last()).max() {
-            best = Some((class, *key, *worker));
-        }
-    }
-    best
+/// The node whose turn it is among those for which a capable worker has a free slot, and the one with most of them.
+pub(crate) fn pick(state: &State) -> Option<Next<'_, WorkerId>> {
+    state.queue.next(|(pool, kind)| {
+        let able = state.workers.free.iter().filter(|((of, kinds), _)| **of == **pool && kinds.contains(kind));
+        able.filter_map(|(_, free)| free.last()).max().map(|(_, worker)| *worker)
+    })
 }
 
 fn refuse<T>(refusal: Refusal) -> Result<T, Nothing> {

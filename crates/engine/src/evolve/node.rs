@@ -1,9 +1,11 @@
 //! States of nodes.
 
+use std::sync::Arc;
+
 use crate::ids::{ExecutionId, TimeMs, Token};
 use crate::output::{ExecutionEvent, NodeRef, NodeState};
 use crate::payload::{Failure, Payload};
-use crate::state::{Execution, Queued, State, Timer};
+use crate::state::{Execution, QueueKey, Queued, State, Timer};
 use crate::work::{At, Work};
 
 impl State {
@@ -53,18 +55,11 @@ impl State {
         }
     }
 
-    fn unqueue(&mut self, at: At, key: (u8, u64)) {
-        let class = self.at(at).and_then(|found| crate::find::class_of(found.node));
-        let Some((pool, kind)) = class.map(|(pool, kind)| (Box::from(pool), Box::from(kind))) else { return };
-        let class = (pool, kind);
-        if let Some(waiting) = self.queue.classes.get_mut(&class) {
-            if waiting.remove(&key).is_some() {
-                self.queue.len -= 1;
-            }
-            if waiting.is_empty() {
-                self.queue.classes.remove(&class);
-            }
-        }
+    fn unqueue(&mut self, at: At, key: QueueKey) {
+        let Some(found) = self.at(at) else { return };
+        let Some((pool, kind)) = crate::find::class_of(found.node) else { return };
+        let (class, namespace) = ((Box::from(pool), Box::from(kind)), Arc::clone(&found.execution.workflow.namespace));
+        self.queue.remove(&class, &namespace, key);
     }
 
     fn node_ref(&self, at: At) -> NodeRef {
@@ -89,12 +84,12 @@ impl State {
         let Some(found) = self.at(at) else { return };
         let Some((pool, kind)) = crate::find::class_of(found.node) else { return };
         let class = (Box::from(pool), Box::from(kind));
-        let key = (9 - found.program.priority.min(9), self.next_queue);
+        let namespace = Arc::clone(&found.execution.workflow.namespace);
+        let key = QueueKey::new(found.program.priority, found.execution.started_at, now, self.next_queue);
         let timeout = found.node.timeouts.queue_ms;
         self.next_queue += 1;
         let queued = Queued { execution: at.execution, scope: at.scope, node: at.node, since: now };
-        self.queue.classes.entry(class).or_default().insert(key, queued);
-        self.queue.len += 1;
+        self.queue.insert(class, &namespace, key, queued);
         let timer = timeout.map(|ms| {
             let due = TimeMs(now.0.saturating_add(ms));
             self.set_timer(due, Timer::Node(at.execution, at.scope, at.node))

@@ -62,6 +62,10 @@ impl State {
             });
         }
         *self.workers.inboxes.entry(inbox).or_default() += 1;
+        // Those of the session before, which end now: in the pool in which they will be looked for.
+        let leases: Vec<_> =
+            self.worker(id).map(|worker| worker.leases.values().copied().collect()).unwrap_or_default();
+        leases.iter().for_each(|lease| self.note_slot(id, lease, -1));
         self.change_worker(id, |worker| {
             worker.pool = Arc::from(&*register.pool);
             worker.kinds = Arc::new(register.kinds.into_iter().collect());
@@ -73,6 +77,7 @@ impl State {
             worker.inbox = inbox;
             worker.boot = register.boot;
         });
+        leases.iter().for_each(|lease| self.note_slot(id, lease, 1));
     }
 
     pub(super) fn on_session_ended(&mut self, id: WorkerId) {
@@ -89,18 +94,13 @@ impl State {
 
     pub(super) fn on_leased(&mut self, at: At, class: &Class, key: QueueKey, id: WorkerId, token: Token) {
         self.used_token(token);
-        if let Some(waiting) = self.queue.classes.get_mut(class) {
-            if waiting.remove(&key).is_some() {
-                self.queue.len -= 1;
-            }
-            if waiting.is_empty() {
-                self.queue.classes.remove(class);
-            }
-        }
+        let Some(workflow) = self.open(at.execution).map(|execution| &execution.workflow) else { return };
+        let namespace = Arc::clone(&workflow.namespace);
+        self.queue.remove(class, &namespace, key);
         let now = self.now;
         let Some(worker) = self.worker(id) else { return };
         let lease = LeaseRef { execution: at.execution, token, worker: id, session: worker.session };
-        let inbox = worker.inbox;
+        let (inbox, pool) = (worker.inbox, Arc::clone(&worker.pool));
         let Some(record) = self.record_mut(at) else { return };
         record.queued = None;
         record.state = NodeState::Running;
@@ -121,7 +121,7 @@ impl State {
         let assignment = Assignment {
             inbox,
             lease,
-            namespace: found.execution.workflow.namespace.as_ref().into(),
+            namespace: Box::from(&*namespace),
             kind: kind.clone(),
             scope: at.scope,
             node: at.node,
@@ -144,6 +144,7 @@ impl State {
         self.change_worker(id, |worker| {
             worker.leases.insert(token, held);
         });
+        self.queue.use_slots(&pool, &namespace, 1);
         let node = NodeRef { scope: at.scope, node: at.node, visit };
         self.publish(at.execution, ExecutionEvent::AttemptStarted { node, attempt, worker: id, token });
     }
@@ -154,6 +155,7 @@ impl State {
             worker.leases.remove(&token);
         });
         let Some(lease) = lease else { return };
+        self.note_slot(id, &lease, -1);
         let at = At { execution: lease.execution, scope: lease.scope, node: lease.node };
         if let Some(record) = self.record_mut(at)
             && record.token == token
@@ -162,6 +164,13 @@ impl State {
             let timer = record.timer.take();
             self.clear_timer(timer);
         }
+    }
+
+    /// A slot of the worker's pool is used by a namespace, or is no more.
+    fn note_slot(&mut self, id: WorkerId, lease: &Lease, more: i32) {
+        let (Some(worker), Some(execution)) = (self.worker(id), self.open(lease.execution)) else { return };
+        let (pool, namespace) = (Arc::clone(&worker.pool), Arc::clone(&execution.workflow.namespace));
+        self.queue.use_slots(&pool, &namespace, more);
     }
 
     pub(super) fn on_revoked(&mut self, at: At, after: AfterStop) {

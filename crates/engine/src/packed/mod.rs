@@ -18,7 +18,7 @@ pub use read::{BadPack, unpack};
 pub use write::pack;
 
 /// The form of the bytes.
-pub const FORM: u32 = 1;
+pub const FORM: u32 = 2;
 
 /// Bits of the flags of an execution.
 mod has {

@@ -9,7 +9,9 @@ use crate::ids::{ExecutionId, ScopeId, TimeMs, Token, WorkerId};
 use crate::input::ReplyTo;
 use crate::output::NodeState;
 use crate::payload::{Failure, Payload, TraceContext};
-use crate::state::{AfterStop, Ending, Execution, NodeRecord, Phase, Scope, TimerId, Variable, WorkflowVersion};
+use crate::state::{
+    AfterStop, Ending, Execution, NodeRecord, Phase, QueueKey, Scope, TimerId, Variable, WorkflowVersion,
+};
 
 use super::{has, node, scope};
 
@@ -259,7 +261,7 @@ impl<'a> Reader<'a> {
         record.total = self.when(has & node::TOTAL, Self::timer)?;
         record.queued = self.when(has & node::QUEUED, |from| {
             let [rank] = from.array()?;
-            Ok((rank, from.number()?))
+            Ok(QueueKey { rank, place: from.time()?, number: from.number()? })
         })?;
         record.with = self.when(has & node::WITH, Self::payload)?;
         record.failure = self.when(has & node::FAILURE, Self::failure)?.map(Box::new);

@@ -4,7 +4,7 @@ use crate::ids::TimeMs;
 use crate::input::ReplyTo;
 use crate::output::NodeState;
 use crate::payload::{Failure, Payload, TraceContext};
-use crate::state::{AfterStop, Ending, Execution, NodeRecord, Phase, Scope, TimerId};
+use crate::state::{AfterStop, Ending, Execution, NodeRecord, Phase, QueueKey, Scope, TimerId};
 
 use super::{has, node, scope};
 
@@ -277,8 +277,9 @@ impl Writer<'_> {
             }
         }
         total.iter().for_each(|it| self.timer(*it));
-        if let Some((rank, number)) = queued {
+        if let Some(QueueKey { rank, place, number }) = queued {
             self.raw(&[*rank]);
+            self.time(*place);
             self.number(*number);
         }
         with.iter().for_each(|it| self.payload(it));

@@ -114,13 +114,23 @@ pub fn check(state: &State) {
     assert_eq!(leases, held, "each lease has its node, each node at most one lease");
     let in_queue: BTreeSet<_> = state
         .queue
-        .classes
-        .values()
-        .flat_map(|waiting| waiting.iter().map(|(key, it)| (*key, (it.execution, it.scope, it.node))))
+        .iter()
+        .map(|(class, namespace, key, it)| {
+            let execution = state.shards[usize::from(it.execution.shard().0)].executions.live(it.execution);
+            let workflow = &execution.expect("who is queued is not parked").workflow;
+            let NodeKind::Work { pool, kind, .. } = &workflow.program.node(it.node).kind else { panic!("no work") };
+            assert_eq!((&**namespace, &class.0, &class.1), (&*workflow.namespace, pool, kind));
+            assert_eq!(key.rank, 9 - workflow.program.priority);
+            (key, (it.execution, it.scope, it.node))
+        })
         .collect();
     assert_eq!(queued, in_queue, "the queue is what its nodes say");
-    assert_eq!(state.queue.len as usize, in_queue.len());
-    assert!(state.queue.classes.values().all(|waiting| !waiting.is_empty()));
+    assert_eq!(state.queue.len() as usize, in_queue.len());
+    let oldest = state.queue.iter().map(|(_, _, _, it)| it.since).min();
+    assert_eq!(state.queue.oldest(), oldest, "nobody has waited longer");
+    let mut anew = state.clone();
+    anew.rebuild_indexes();
+    assert!(anew.queue == state.queue, "whose turn it is follows from the leases and the nodes that wait");
     let set: BTreeSet<_> =
         state.timers.iter().filter(|(_, it)| !matches!(it, Timer::Key(..))).map(|(id, _)| id).collect();
     assert_eq!(timers, set, "each timer belongs to somebody");

@@ -26,7 +26,7 @@ fn a_list_runs_step_by_step_and_leaves_nothing() {
     }
     assert_eq!(outcome(&mut rig), Some(Outcome::Completed(json("1"))));
     assert!(!rig.state.is_open(id));
-    assert!(rig.state.timers.is_empty() && rig.state.work.is_empty() && rig.state.queue.len == 0);
+    assert!(rig.state.timers.is_empty() && rig.state.work.is_empty() && rig.state.queue.is_empty());
     assert!(rig.state.workers.all[0].leases.is_empty());
 }
 

@@ -8,6 +8,7 @@ mod joins;
 mod life;
 mod limits;
 mod parked;
+mod queue;
 mod rig;
 mod scenario;
 mod tape;

@@ -315,7 +315,7 @@ pub fn walk(bytes: &[u8]) -> (Rig, BTreeMap<String, u32>) {
     }
     finish(&mut tape, &mut rig, &mut seen, &program);
     let state = &rig.state;
-    assert!(state.work.is_empty() && state.queue.len == 0 && state.shards[0].offers.is_empty());
+    assert!(state.work.is_empty() && state.queue.is_empty() && state.shards[0].offers.is_empty());
     assert!(state.workers.all.iter().all(|worker| worker.leases.is_empty()), "no slot is held");
     assert_eq!(state.timers.len(), state.shards[0].keys.len(), "only keys wait to be forgotten");
     let accepted: BTreeSet<_> = seen.numbers.keys().collect();

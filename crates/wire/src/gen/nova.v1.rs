@@ -4125,6 +4125,8 @@ pub mod snapshot {
         pub rank: u32,
         #[prost(uint64, tag = "2")]
         pub number: u64,
+        #[prost(uint64, tag = "3")]
+        pub place_ms: u64,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Key {

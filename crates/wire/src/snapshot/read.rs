@@ -7,7 +7,7 @@ use nova_engine::ids::{Epoch, Offset, OwnerId, ScopeId, Seq, SessionId, ShardId,
 use nova_engine::input::{Namespace, Trigger};
 use nova_engine::output::{Message, Subject};
 use nova_engine::state::{
-    KeyRecord, Lease, NamespaceRecord, OfferRecord, Outbox, Queued, Timer, TimerId, Worker, WorkflowVersion,
+    KeyRecord, Lease, NamespaceRecord, OfferRecord, Outbox, QueueKey, Queued, Timer, TimerId, Worker, WorkflowVersion,
 };
 use nova_engine::work::{At, Work};
 use nova_engine::{Config, State};
@@ -118,7 +118,11 @@ impl Reader {
             let at = at(it.at.as_ref())?;
             let since = TimeMs(it.since_ms);
             let queued = Queued { execution: at.execution, scope: at.scope, node: at.node, since };
-            self.state.queue.classes.entry((it.pool.into(), it.kind.into())).or_default().insert(key, queued);
+            let execution =
+                self.state.shard(at.execution.shard()).and_then(|shard| shard.executions.live(at.execution));
+            let execution = execution.ok_or_else(|| bad("queued.at", "is no execution that can be queued"))?;
+            let namespace = Arc::clone(&execution.workflow.namespace);
+            self.state.queue.insert((it.pool.into(), it.kind.into()), &namespace, key, queued);
         }
         for it in chunk.timers {
             let id = timer_id(it.id.as_ref().ok_or_else(|| missing("timer.id"))?);
@@ -310,8 +314,9 @@ fn timer_id(id: &wire::TimerId) -> TimerId {
     (TimeMs(id.at_ms), id.number)
 }
 
-fn queue_key(key: &wire::QueueKey) -> Result<(u8, u64), WireError> {
-    Ok((u8::try_from(key.rank).map_err(|_| bad("queue.rank", "is above 9"))?, key.number))
+fn queue_key(key: &wire::QueueKey) -> Result<QueueKey, WireError> {
+    let rank = u8::try_from(key.rank).ok().filter(|rank| *rank <= 9).ok_or_else(|| bad("queue.rank", "is above 9"))?;
+    Ok(QueueKey { rank, place: TimeMs(key.place_ms), number: key.number })
 }
 
 fn offer(it: &wire::Offer) -> Result<OfferRecord, WireError> {

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use nova_engine::ids::{ExecutionId, ScopeId, Token};
 use nova_engine::output::Subject;
-use nova_engine::state::{KeyRecord, Lease, OfferRecord, Queued, Shard, Timer, TimerId, Worker, WorkflowVersion};
+use nova_engine::state::{
+    Class, KeyRecord, Lease, OfferRecord, QueueKey, Queued, Shard, Timer, TimerId, Worker, WorkflowVersion,
+};
 use nova_engine::work::{At, Work};
 use nova_engine::{Run, State};
 use nova_program::NodeIx;
@@ -138,9 +140,7 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
         })
     });
     let shards = state.shards.iter().flat_map(|shard| shard_pieces(shard));
-    let queue = state.queue.classes.iter().flat_map(|((pool, kind), waiting)| {
-        waiting.iter().map(move |(key, it)| Piece::Queued(queued(pool, kind, *key, it)))
-    });
+    let queue = state.queue.iter().map(|(class, _, key, it)| Piece::Queued(queued(class, key, it)));
     let timers = state.timers.iter().map(|(id, it)| Piece::Timer(timer(id, &it)));
     let work = state.work.iter().map(|it| Piece::Work(work(*it)));
     std::iter::once(Piece::Head(head(state)))
@@ -148,10 +148,11 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
         .chain(state.catalogue.versions.iter().map(|version| Piece::Workflow(workflow(version))))
         .chain(triggers)
         .chain(state.workers.all.iter().map(|it| Piece::Worker(worker(it))))
-        .chain(queue)
         .chain(timers)
         .chain(work)
         .chain(shards)
+        // After the executions, which say whose the nodes are.
+        .chain(queue)
 }
 
 fn shard_pieces(shard: &Shard) -> impl Iterator<Item = Piece> + '_ {
@@ -239,8 +240,8 @@ fn timer_id(id: TimerId) -> wire::TimerId {
     wire::TimerId { at_ms: id.0.0, number: id.1 }
 }
 
-fn queue_key(key: (u8, u64)) -> wire::QueueKey {
-    wire::QueueKey { rank: u32::from(key.0), number: key.1 }
+fn queue_key(key: QueueKey) -> wire::QueueKey {
+    wire::QueueKey { rank: u32::from(key.rank), number: key.number, place_ms: key.place.0 }
 }
 
 fn key_record(namespace: &str, key: &str, it: &KeyRecord) -> wire::Key {
@@ -270,10 +271,10 @@ fn offer(token: Token, it: &OfferRecord) -> wire::Offer {
     }
 }
 
-fn queued(pool: &str, kind: &str, key: (u8, u64), it: &Queued) -> wire::Queued {
+fn queued(class: &Class, key: QueueKey, it: &Queued) -> wire::Queued {
     wire::Queued {
-        pool: pool.to_owned(),
-        kind: kind.to_owned(),
+        pool: class.0.to_string(),
+        kind: class.1.to_string(),
         key: Some(queue_key(key)),
         at: Some(at(it.execution, it.scope, it.node)),
         since_ms: it.since.0,

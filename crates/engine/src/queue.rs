@@ -45,13 +45,16 @@ pub struct Queued {
 /// Whose turn it is: slots in use, then who waits at the better place.
 type Turn = (u32, TimeMs, u64);
 
+/// Slots by pool and namespace.
+type Used = BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>;
+
 /// Nodes that wait for a slot, by what they ask of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Queue {
     /// Emptied ones stay away, so that a queue which was put together anew is the same.
     classes: BTreeMap<Class, Waiting>,
     /// Slots in use by pool and namespace; zeros stay away.
-    used: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    used: Used,
     len: u64,
 }
 
@@ -63,25 +66,40 @@ pub(crate) struct Next<'a, W> {
     pub worker: W,
 }
 
+/// Nodes of one namespace and priority, in order.
+type Line = Sorted<(TimeMs, u64), Queued>;
+
 /// Who waits for slots of one class.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 struct Waiting {
     /// By namespace and rank. Emptied ones stay away.
-    lines: BTreeMap<(Arc<str>, u8), Sorted<(TimeMs, u64), Queued>>,
-    /// Each namespace once.
+    lines: BTreeMap<(Arc<str>, u8), Line>,
+    /// Each namespace once; none while there is only one line, whose turn it always is.
     turns: BTreeMap<Turn, Arc<str>>,
 }
 
 impl Waiting {
     /// The first of a namespace.
-    fn head(&self, namespace: &Arc<str>) -> Option<QueueKey> {
-        let ((owner, rank), line) = self.lines.range((Arc::clone(namespace), 0)..).next()?;
-        let ((place, number), _) = line.first_key_value().filter(|_| owner == namespace)?;
-        Some(QueueKey { rank: *rank, place: *place, number: *number })
+    fn head(&self, namespace: &Arc<str>) -> Option<(QueueKey, &Queued)> {
+        let (of, line) = self.lines.range((Arc::clone(namespace), 0)..).next()?;
+        first(of, line).filter(|_| of.0 == *namespace)
+    }
+
+    /// When its turn comes, if it waits and holds so many slots.
+    fn turn(&self, namespace: &Arc<str>, used: u32) -> Option<Turn> {
+        self.head(namespace).map(|(key, _)| (used, key.place, key.number))
+    }
+
+    /// The one whose turn it is, and, if there are several, when its turn comes.
+    fn first(&self) -> Option<(Option<Turn>, &Arc<str>)> {
+        match self.turns.first_key_value() {
+            Some((turn, namespace)) => Some((Some(*turn), namespace)),
+            None => self.lines.keys().next().map(|(namespace, _)| (None, namespace)),
+        }
     }
 
     /// Keeps the turn of a namespace equal to its head and the slots it uses, after either was changed.
-    fn turn(&mut self, namespace: &Arc<str>, before: Option<Turn>, after: Option<Turn>) {
+    fn moved(&mut self, namespace: &Arc<str>, before: Option<Turn>, after: Option<Turn>) {
         if before == after {
             return;
         }
@@ -92,10 +110,52 @@ impl Waiting {
             self.turns.insert(after, Arc::clone(namespace));
         }
     }
+
+    /// Orders the namespaces anew.
+    fn order(&mut self, used: impl Fn(&str) -> u32) {
+        self.turns.clear();
+        if self.lines.len() > 1 {
+            let namespaces: BTreeSet<_> = self.lines.keys().map(|(namespace, _)| namespace).collect();
+            let turns = namespaces.into_iter().filter_map(|it| Some((self.turn(it, used(it))?, Arc::clone(it))));
+            self.turns = turns.collect();
+        }
+    }
+
+    /// Changes lines, and keeps the turns equal to them. `used` says how many slots a namespace uses.
+    fn change<T>(
+        &mut self,
+        namespace: &Arc<str>,
+        used: impl Fn(&str) -> u32,
+        change: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        if self.turns.is_empty() {
+            let changed = change(self);
+            if self.lines.len() > 1 {
+                self.order(used);
+            }
+            return changed;
+        }
+        let used = used(namespace);
+        let before = self.turn(namespace, used);
+        let changed = change(self);
+        if self.lines.len() > 1 {
+            let after = self.turn(namespace, used);
+            self.moved(namespace, before, after);
+        } else {
+            self.turns.clear();
+        }
+        changed
+    }
 }
 
-fn turn(used: u32, head: Option<QueueKey>) -> Option<Turn> {
-    head.map(|head| (used, head.place, head.number))
+/// The first of a line.
+fn first<'a>(of: &(Arc<str>, u8), line: &'a Line) -> Option<(QueueKey, &'a Queued)> {
+    let ((place, number), queued) = line.first_key_value()?;
+    Some((QueueKey { rank: of.1, place: *place, number: *number }, queued))
+}
+
+fn used_in(used: &Used, pool: &str, namespace: &str) -> u32 {
+    used.get(pool).and_then(|all| all.get(namespace)).copied().unwrap_or(0)
 }
 
 impl QueueKey {
@@ -120,43 +180,46 @@ impl Queue {
     }
 
     /// Puts a node in.
-    pub fn insert(&mut self, class: Class, namespace: &Arc<str>, key: QueueKey, queued: Queued) {
-        let used = self.used(&class.0, namespace);
-        let waiting = self.classes.entry(class).or_default();
-        let before = turn(used, waiting.head(namespace));
-        let line = waiting.lines.entry((Arc::clone(namespace), key.rank)).or_default();
-        if line.insert((key.place, key.number), queued).is_none() {
-            self.len += 1;
-        }
-        let after = turn(used, waiting.head(namespace));
-        waiting.turn(namespace, before, after);
+    pub fn insert(&mut self, (pool, kind): (&str, &str), namespace: &Arc<str>, key: QueueKey, queued: Queued) {
+        let Self { classes, used, len } = self;
+        let added = classes.entry((pool.into(), kind.into())).or_default().change(
+            namespace,
+            |namespace| used_in(used, pool, namespace),
+            |waiting| {
+                let line = waiting.lines.entry((Arc::clone(namespace), key.rank)).or_default();
+                line.insert((key.place, key.number), queued).is_none()
+            },
+        );
+        *len += u64::from(added);
     }
 
     /// Takes a node out, if it is there.
     pub(crate) fn remove(&mut self, class: &Class, namespace: &Arc<str>, key: QueueKey) {
-        let used = self.used(&class.0, namespace);
-        let Some(waiting) = self.classes.get_mut(class) else { return };
-        let before = turn(used, waiting.head(namespace));
-        let at = (Arc::clone(namespace), key.rank);
-        let Some(line) = waiting.lines.get_mut(&at) else { return };
-        if line.remove(&(key.place, key.number)).is_none() {
-            return;
-        }
-        self.len -= 1;
-        if line.is_empty() {
-            waiting.lines.remove(&at);
-        }
-        let after = turn(used, waiting.head(namespace));
-        waiting.turn(namespace, before, after);
+        let Self { classes, used, len } = self;
+        let Some(waiting) = classes.get_mut(class) else { return };
+        let removed = waiting.change(
+            namespace,
+            |namespace| used_in(used, &class.0, namespace),
+            |waiting| {
+                let of = (Arc::clone(namespace), key.rank);
+                let Some(line) = waiting.lines.get_mut(&of) else { return false };
+                let removed = line.remove(&(key.place, key.number)).is_some();
+                if line.is_empty() {
+                    waiting.lines.remove(&of);
+                }
+                removed
+            },
+        );
+        *len -= u64::from(removed);
         if waiting.lines.is_empty() {
-            self.classes.remove(class);
+            classes.remove(class);
         }
     }
 
     /// Slots of a pool that a namespace uses.
     #[must_use]
     pub fn used(&self, pool: &str, namespace: &str) -> u32 {
-        self.used.get(pool).and_then(|all| all.get(namespace)).copied().unwrap_or(0)
+        used_in(&self.used, pool, namespace)
     }
 
     /// A namespace uses more or fewer slots of a pool.
@@ -168,62 +231,62 @@ impl Queue {
         *used = after;
         if after == 0 {
             all.remove(namespace);
+            if all.is_empty() {
+                self.used.remove(pool);
+            }
         }
-        if all.is_empty() {
-            self.used.remove(pool);
-        }
-        let of_pool = self.classes.iter_mut().filter(|((of, _), _)| **of == **pool);
-        for (_, waiting) in of_pool {
-            let head = waiting.head(namespace);
-            waiting.turn(namespace, turn(before, head), turn(after, head));
+        for ((of, _), waiting) in &mut self.classes {
+            if !waiting.turns.is_empty() && **of == **pool {
+                let (before, after) = (waiting.turn(namespace, before), waiting.turn(namespace, after));
+                waiting.moved(namespace, before, after);
+            }
         }
     }
 
     /// Counts anew who uses what: pool and namespace of each slot in use.
     pub(crate) fn recount(&mut self, slots: impl Iterator<Item = (Arc<str>, Arc<str>)>) {
-        self.used.clear();
+        let Self { classes, used, .. } = self;
+        used.clear();
         for (pool, namespace) in slots {
-            *self.used.entry(pool).or_default().entry(namespace).or_default() += 1;
+            *used.entry(pool).or_default().entry(namespace).or_default() += 1;
         }
-        for (class, waiting) in &mut self.classes {
-            let of_pool = self.used.get(&*class.0);
-            waiting.turns.clear();
-            let namespaces: BTreeSet<_> = waiting.lines.keys().map(|(namespace, _)| Arc::clone(namespace)).collect();
-            for namespace in namespaces {
-                let used = of_pool.and_then(|all| all.get(&namespace)).copied().unwrap_or(0);
-                let after = turn(used, waiting.head(&namespace));
-                waiting.turn(&namespace, None, after);
-            }
+        for ((pool, _), waiting) in classes {
+            waiting.order(|namespace| used_in(used, pool, namespace));
         }
     }
 
     /// The node whose turn it is among the classes for which `free` finds something, and what it found.
     pub(crate) fn next<W>(&self, free: impl Fn(&Class) -> Option<W>) -> Option<Next<'_, W>> {
-        let mut first: Option<(&Turn, &Arc<str>, &Class, W)> = None;
+        if self.classes.len() == 1 {
+            let (class, waiting) = self.classes.first_key_value()?;
+            let worker = free(class)?;
+            let (key, queued) = match waiting.turns.first_key_value() {
+                Some((_, namespace)) => waiting.head(namespace)?,
+                None => waiting.lines.first_key_value().and_then(|(of, line)| first(of, line))?,
+            };
+            return Some(Next { class, key, queued, worker });
+        }
+        let mut turn: Option<(Turn, &Arc<str>)> = None;
         for (class, waiting) in &self.classes {
-            let Some((turn, namespace)) = waiting.turns.first_key_value() else { continue };
-            if first.as_ref().is_some_and(|(before, ..)| *before < turn) {
-                continue;
-            }
-            if let Some(found) = free(class) {
-                first = Some((turn, namespace, class, found));
-            }
-        }
-        let (_, namespace, class, worker) = first?;
-        let mut next = (class, self.classes[class].head(namespace)?, worker);
-        // It is the turn of the namespace: its most urgent node may be of another class.
-        if self.classes.len() > 1 {
-            for (class, waiting) in &self.classes {
-                if let Some(key) = waiting.head(namespace).filter(|key| *key < next.1)
-                    && let Some(worker) = free(class)
-                {
-                    next = (class, key, worker);
-                }
+            let Some((own, namespace)) = waiting.first() else { continue };
+            let own = own.or_else(|| waiting.turn(namespace, self.used(&class.0, namespace)));
+            let Some(own) = own.filter(|own| turn.is_none_or(|(first, _)| *own < first)) else { continue };
+            if free(class).is_some() {
+                turn = Some((own, namespace));
             }
         }
-        let (class, key, worker) = next;
-        let (_, queued) = self.classes[class].lines.get(&(Arc::clone(namespace), key.rank))?.first_key_value()?;
-        Some(Next { class, key, queued, worker })
+        // Whose turn it is gets his most urgent node, of whatever class.
+        let (_, namespace) = turn?;
+        let mut next: Option<Next<'_, W>> = None;
+        for (class, waiting) in &self.classes {
+            if let Some((key, queued)) = waiting.head(namespace)
+                && next.as_ref().is_none_or(|next| key < next.key)
+                && let Some(worker) = free(class)
+            {
+                next = Some(Next { class, key, queued, worker });
+            }
+        }
+        next
     }
 
     /// All nodes: what they ask for, namespace, place.

@@ -56,10 +56,10 @@ impl State {
     }
 
     fn unqueue(&mut self, at: At, key: QueueKey) {
-        let Some(found) = self.at(at) else { return };
-        let Some((pool, kind)) = crate::find::class_of(found.node) else { return };
-        let (class, namespace) = ((Box::from(pool), Box::from(kind)), Arc::clone(&found.execution.workflow.namespace));
-        self.queue.remove(&class, &namespace, key);
+        let Some(execution) = self.open(at.execution) else { return };
+        let workflow = Arc::clone(&execution.workflow);
+        let Some((pool, kind)) = crate::find::class_of(workflow.program.node(at.node)) else { return };
+        self.queue.remove(&(pool.into(), kind.into()), &workflow.namespace, key);
     }
 
     fn node_ref(&self, at: At) -> NodeRef {
@@ -82,14 +82,13 @@ impl State {
         self.begin_total(at);
         let now = self.now;
         let Some(found) = self.at(at) else { return };
-        let Some((pool, kind)) = crate::find::class_of(found.node) else { return };
-        let class = (Box::from(pool), Box::from(kind));
-        let namespace = Arc::clone(&found.execution.workflow.namespace);
+        let workflow = Arc::clone(&found.execution.workflow);
+        let Some(class) = crate::find::class_of(workflow.program.node(at.node)) else { return };
         let key = QueueKey::new(found.program.priority, found.execution.started_at, now, self.next_queue);
         let timeout = found.node.timeouts.queue_ms;
         self.next_queue += 1;
         let queued = Queued { execution: at.execution, scope: at.scope, node: at.node, since: now };
-        self.queue.insert(class, &namespace, key, queued);
+        self.queue.insert(class, &workflow.namespace, key, queued);
         let timer = timeout.map(|ms| {
             let due = TimeMs(now.0.saturating_add(ms));
             self.set_timer(due, Timer::Node(at.execution, at.scope, at.node))

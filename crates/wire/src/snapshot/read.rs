@@ -122,7 +122,7 @@ impl Reader {
                 self.state.shard(at.execution.shard()).and_then(|shard| shard.executions.live(at.execution));
             let execution = execution.ok_or_else(|| bad("queued.at", "is no execution that can be queued"))?;
             let namespace = Arc::clone(&execution.workflow.namespace);
-            self.state.queue.insert((it.pool.into(), it.kind.into()), &namespace, key, queued);
+            self.state.queue.insert((&it.pool, &it.kind), &namespace, key, queued);
         }
         for it in chunk.timers {
             let id = timer_id(it.id.as_ref().ok_or_else(|| missing("timer.id"))?);

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nova_bus::table::{Kept, Source, Table, TableReader};
+use nova_bus::table::{Kept, Source, Table, TableReader, YoungLimits};
 use nova_bus::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
 use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position};
 use parking_lot::Mutex;
@@ -33,8 +33,9 @@ use crate::early::EarlyAck;
 use crate::retention::Retention;
 use crate::writer::{Commands, Queue, QueueState, UNKNOWN, Writer, now_ms, stamp};
 
-/// Bytes of young records kept in memory; a reader of a momentary topic that is further behind has lost its place.
-const YOUNG_BYTES: usize = 64 << 20;
+/// Records kept in memory: of the topics on disk about a second of the highest load, which readers are behind at most
+/// while all is well; of the momentary ones more, since a reader that is further behind has lost its place.
+const YOUNG: YoungLimits = YoungLimits { copies: 16 << 20, momentary: 64 << 20 };
 /// Appends of commands to one partition that are shown and not on the disk, and so the most that a crash can lose of it.
 const EARLY: usize = 1_024;
 const MAGIC: [u8; 8] = *b"NOVABUS1";
@@ -105,7 +106,7 @@ impl EmbeddedBus {
     /// See [`OpenBusError`].
     pub fn open(config: Config) -> Result<Self, OpenBusError> {
         let lock = DirLock::take(&config.dir)?;
-        let mut table = Table::new(YOUNG_BYTES);
+        let mut table = Table::new(YOUNG);
         let mut retention = Retention::default();
         for spec in topics::load(&config.dir)? {
             retention.topic(&spec);

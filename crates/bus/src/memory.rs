@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::table::{Kept, Source, Table, TableReader};
+use crate::table::{Kept, Source, Table, TableReader, YoungLimits};
 use crate::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
 
 /// A bus in memory. Time stands at what [`MemoryBus::set_time`] said.
@@ -23,7 +23,7 @@ impl MemoryBus {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            table: Arc::new(Mutex::new(Table::new(usize::MAX))),
+            table: Arc::new(Mutex::new(Table::new(YoungLimits { copies: usize::MAX, momentary: usize::MAX }))),
             now_ms: Arc::new(AtomicU64::new(0)),
             refuse: Arc::new(Mutex::new(None)),
         }

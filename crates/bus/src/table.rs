@@ -71,17 +71,40 @@ struct Partition<P> {
 /// Partitions by topic and number.
 pub struct Table<P> {
     partitions: BTreeMap<Topic, Vec<Partition<P>>>,
-    /// Appends in memory, oldest first, and how much they hold.
-    young: VecDeque<(Topic, u32, u64, usize)>,
-    young_bytes: usize,
-    young_limit: usize,
+    /// Appends in memory that have a place besides, or get one.
+    copies: Young,
+    /// Appends that are nowhere else.
+    momentary: Young,
+}
+
+/// How many bytes of young records there are at most, about.
+#[derive(Clone, Copy, Debug)]
+pub struct YoungLimits {
+    /// Of those that are somewhere else too: what readers find without a look there.
+    pub copies: usize,
+    /// Of those that are nowhere else: a reader that is further behind has lost its place.
+    pub momentary: usize,
+}
+
+/// Appends in memory, oldest first, and how much they hold.
+struct Young {
+    appends: VecDeque<(Topic, u32, u64, usize)>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Young {
+    fn new(limit: usize) -> Self {
+        Self { appends: VecDeque::new(), bytes: 0, limit }
+    }
 }
 
 impl<P: Clone> Table<P> {
-    /// An empty table that keeps about `young_limit` bytes of records in memory.
+    /// An empty table.
     #[must_use]
-    pub fn new(young_limit: usize) -> Self {
-        Self { partitions: BTreeMap::new(), young: VecDeque::new(), young_bytes: 0, young_limit }
+    pub fn new(limits: YoungLimits) -> Self {
+        let (copies, momentary) = (Young::new(limits.copies), Young::new(limits.momentary));
+        Self { partitions: BTreeMap::new(), copies, momentary }
     }
 
     /// Makes a topic unless it is there.
@@ -128,12 +151,14 @@ impl<P: Clone> Table<P> {
         let bytes = records.iter().map(|record| record.value.len() + 64).sum();
         let count = records.len() as u32;
         let Some(target) = self.partition_mut(topic, partition) else { return };
+        let is_momentary = matches!(kept, Kept::Nowhere);
         target.chunks.push_back(Chunk { first, count, kept, young: Some(records.into()) });
         target.next = first + u64::from(count);
         target.readers.retain(|reader| reader.upgrade().is_some_and(|reader| reader.wake(topic, partition)));
-        self.young.push_back((topic.clone(), partition, first, bytes));
-        self.young_bytes += bytes;
-        self.age();
+        let young = if is_momentary { &mut self.momentary } else { &mut self.copies };
+        young.appends.push_back((topic.clone(), partition, first, bytes));
+        young.bytes += bytes;
+        self.age(is_momentary);
     }
 
     /// The append to a partition that begins with the offset `first` is there now.
@@ -178,20 +203,22 @@ impl<P: Clone> Table<P> {
         target.next = first + u64::from(count);
     }
 
-    fn age(&mut self) {
+    fn age(&mut self, momentary: bool) {
+        let Self { partitions, copies, momentary: only_here } = self;
+        let young = if momentary { only_here } else { copies };
         // Each is looked at once: those that must stay go to the back.
-        for _ in 0..self.young.len() {
-            if self.young_bytes <= self.young_limit {
+        for _ in 0..young.appends.len() {
+            if young.bytes <= young.limit {
                 break;
             }
-            let Some((topic, partition, first, bytes)) = self.young.pop_front() else { break };
-            if let Some(target) = self.partition_mut(&topic, partition)
+            let Some((topic, partition, first, bytes)) = young.appends.pop_front() else { break };
+            if let Some(target) = partitions.get_mut(&topic).and_then(|all| all.get_mut(partition as usize))
                 && let Ok(at) = target.chunks.binary_search_by_key(&first, |chunk| chunk.first)
             {
                 match target.chunks[at].kept {
                     Kept::At(_) => target.chunks[at].young = None,
                     Kept::Soon => {
-                        self.young.push_back((topic, partition, first, bytes));
+                        young.appends.push_back((topic, partition, first, bytes));
                         continue;
                     }
                     Kept::Nowhere => {
@@ -201,7 +228,7 @@ impl<P: Clone> Table<P> {
                     }
                 }
             }
-            self.young_bytes -= bytes;
+            young.bytes -= bytes;
         }
     }
 

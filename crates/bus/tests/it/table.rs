@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nova_bus::table::{Kept, Source, Table, TableReader};
+use nova_bus::table::{Kept, Source, Table, TableReader, YoungLimits};
 use nova_bus::{Bus, BusError, MemoryBus, ReadError, Reader, Record, Topic, TopicSpec};
 use parking_lot::Mutex;
 
@@ -54,7 +54,7 @@ fn readers_that_keep_up_with_writers_see_all_and_stop_nobody() {
 
 #[tokio::test]
 async fn records_without_a_place_are_gone_when_they_are_no_longer_young() {
-    let table = Arc::new(Mutex::new(Table::new(1_000)));
+    let table = Arc::new(Mutex::new(Table::new(YoungLimits { copies: 500, momentary: 1_000 })));
     let spec = |topic| TopicSpec { topic, partitions: 1, retention_ms: 1_000 };
     let record = |offset| Record {
         offset,
@@ -75,14 +75,14 @@ async fn records_without_a_place_are_gone_when_they_are_no_longer_young() {
         for offset in 0..5 {
             table.publish(&Topic::Commands, 0, Kept::At(7), vec![record(offset)]);
         }
-        assert_eq!(table.offsets(&Topic::Tasks, 0), Some(10..10), "what is written elsewhere counts too");
+        assert_eq!(table.offsets(&Topic::Tasks, 0), Some(5..10), "what is written elsewhere takes no place of theirs");
         table.publish(&Topic::Tasks, 0, Kept::Nowhere, vec![record(10)]);
         assert_eq!(table.offsets(&Topic::Commands, 0), Some(0..5), "what has a place is fetched from there");
     }
     let mut reader = TableReader::new(Arc::clone(&table), Arc::new(Disk));
-    reader.assign(&Topic::Tasks, 0, 9).unwrap();
+    reader.assign(&Topic::Tasks, 0, 5).unwrap();
     let lost = reader.next(Duration::from_secs(30)).await;
-    assert!(matches!(lost, Err(ReadError::OutOfRange { wanted: 9, low: 10, high: 11, .. })), "{lost:?}");
+    assert!(matches!(lost, Err(ReadError::OutOfRange { wanted: 5, low: 6, high: 11, .. })), "{lost:?}");
     reader.assign(&Topic::Tasks, 0, 10).unwrap();
     assert_eq!(reader.next(Duration::from_secs(30)).await.unwrap().unwrap().records, [record(10)]);
     reader.assign(&Topic::Commands, 0, 0).unwrap();

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::Recovered;
 use crate::types::{Entry, LogId, Vote};
 
-/// Bytes of recent entries kept in memory, so that replication does not read the disk.
-const RECENT_BYTES: usize = 64 << 20;
+/// Bytes of recent entries kept in memory, so that replication does not read the disk: about a second of the highest load.
+const RECENT_BYTES: usize = 16 << 20;
 
 #[derive(Default)]
 pub(super) struct Memory {

@@ -70,6 +70,9 @@ pub struct Args {
     /// s7: what is killed; left out: the leader.
     #[arg(long, value_enum)]
     pub victim: Option<Victim>,
+    /// s7: the victim, a scheduler, is not killed: it leaves in order, and joins again.
+    #[arg(long)]
+    pub gently: bool,
     /// s9a, s9b: how many workers; left out: 10,000.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=32_000))]
     pub workers: Option<u32>,

@@ -80,6 +80,14 @@ pub enum Error {
         /// What it is.
         url: String,
     },
+    /// A process that was asked to end did so with an error.
+    #[error("{who} was asked to end, and ended with {status}")]
+    NotInOrder {
+        /// Which.
+        who: String,
+        /// With what.
+        status: String,
+    },
     /// The target does not get to where it should.
     #[error("{what} did not come within {} s", .within.as_secs())]
     Late {

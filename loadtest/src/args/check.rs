@@ -69,13 +69,16 @@ impl Args {
                 false,
                 "--victim: scheduler and worker of embedded-3 are in one process; kafka-1 and kafka-3 have several",
             ),
-            _ => {}
+            (_, victim) => check(
+                !self.gently || victim == Victim::Scheduler,
+                "--gently: only of --victim scheduler it is measured how one leaves and joins",
+            ),
         }
     }
 
     /// Options that were given and that the scenario does not look at.
     fn unused(&self) -> Vec<String> {
-        let given: [(&str, bool, &[ScenarioName]); 14] = [
+        let given: [(&str, bool, &[ScenarioName]); 15] = [
             ("work", self.work.is_some(), &[S1, S2, S3, S5, Overload]),
             ("seconds", self.seconds.is_some(), &[S1, S2, S5, S6, Overload, S9a]),
             ("warmup", self.warmup.is_some(), &[S1, S2, S3, S4, S5, S6, S7, Overload, X1]),
@@ -89,6 +92,7 @@ impl Args {
             ("steps", self.steps.is_some(), &[Overload]),
             ("kills", self.kills.is_some(), &[S7]),
             ("victim", self.victim.is_some(), &[S7]),
+            ("gently", self.gently, &[S7]),
             ("tasks", self.tasks.is_some(), &[S9b]),
         ];
         let workers = ("workers", self.workers.is_some(), &[S9a, S9b][..]);
@@ -170,6 +174,8 @@ mod tests {
             "s7",
             "s7 --target embedded",
             "s7 --target embedded-3 --victim worker",
+            "s7 --target kafka-1 --victim worker --gently",
+            "s1 --gently",
             "s8 --rate 5",
             "s9a --target kafka-1",
             "s9b --target embedded-3",
@@ -187,6 +193,7 @@ mod tests {
             "s1 --parked 1000",
             "s3 --batch 1000",
             "s7 --target kafka-3 --victim worker --kills 5",
+            "s7 --target kafka-1 --victim scheduler --gently",
             "s9b --tasks 1000 --workers 10",
             "overload --seconds 5 --concurrency 64 --steps 10",
         ] {

@@ -25,12 +25,20 @@ const BETWEEN: Duration = Duration::from_secs(2);
 const LASTING: usize = 32;
 const LASTING_MS: u64 = 3_000;
 
-/// One death.
-struct Death {
+/// Until a scheduler that joined has its part of the shards.
+const MOVING: Duration = Duration::from_secs(5);
+
+/// One death, or a scheduler that left or joined.
+struct Change {
+    what: &'static str,
     at: Instant,
-    /// When the victim was back.
+    /// When the victim was back, and work went on.
     until: Instant,
 }
+
+const KILLED: &str = "death";
+const LEFT: &str = "leave";
+const JOINED: &str = "join";
 
 pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     let args = bench.args;
@@ -52,6 +60,11 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
             let first = crate::request::FIRST * 2 + (number as u64) * LASTING as u64;
             let death = match victim {
                 Victim::Leader => leader(bench, &steady).await?,
+                Victim::Scheduler if args.gently => {
+                    deaths.push(leave(bench, &steady, number as usize).await?);
+                    tokio::time::sleep(BETWEEN).await;
+                    join(bench, &steady, number as usize).await?
+                }
                 Victim::Scheduler => scheduler(bench, &steady, number as usize).await?,
                 Victim::Worker => {
                     let (death, sent, times) = worker(bench, &steady, number as usize, &lasting, first).await?;
@@ -60,7 +73,8 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
                     death
                 }
             };
-            eprintln!("killed   {} {} of {}", victim.name(), number + 1, args.kills.unwrap_or(KILLS));
+            let done = if args.gently { "moved" } else { "killed" };
+            eprintln!("{done:<8} {} {} of {}", victim.name(), number + 1, args.kills.unwrap_or(KILLS));
             deaths.push(death);
             tokio::time::sleep(BETWEEN).await;
         }
@@ -89,16 +103,26 @@ pub(crate) async fn run(bench: &mut Bench<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn tell(bench: &mut Bench<'_>, ended: &Ended, deaths: &[Death], lasted: Duration) {
+fn tell(bench: &mut Bench<'_>, ended: &Ended, deaths: &[Change], lasted: Duration) {
     let name = bench.args.victim().name();
+    let done = if bench.args.gently { "stop and start" } else { "kill -9" };
     bench.notes.push(format!(
-        "kill -9 of the {name} {} times under load; each submission is sent again under its key until it is acknowledged",
-        deaths.len()
+        "{done} of the {name} {} times under load; each submission is sent again under its key until it is acknowledged",
+        bench.args.kills.unwrap_or(KILLS)
     ));
-    let gaps = deaths.iter().map(|death| gap_ms(&ended.acks, death.at, death.until)).collect();
-    spread(bench, "gap without accepted writes", gaps);
-    let waits = deaths.iter().map(|death| longest_ms(&ended.acks, death.at - BETWEEN, death.until)).collect();
-    spread(bench, "longest wait of a submission around a death", waits);
+    for what in [KILLED, LEFT, JOINED] {
+        let these = || deaths.iter().filter(|death| death.what == what);
+        let gaps = these().map(|death| gap_ms(&ended.acks, death.at, death.until)).collect();
+        let around = if what == KILLED { String::new() } else { format!(", {what}") };
+        spread(bench, &format!("gap without accepted writes{around}"), gaps);
+        let waits = these().map(|death| longest_ms(&ended.acks, death.at - BETWEEN, death.until)).collect();
+        spread(bench, &format!("longest wait of a submission around a {what}"), waits);
+    }
+    if bench.args.gently {
+        // What it is when nobody comes or goes.
+        let calm = deaths.iter().map(|death| longest_ms(&ended.acks, death.at - BETWEEN, death.at)).collect();
+        spread(bench, "longest wait of a submission in the seconds before", calm);
+    }
     bench.figure("accepted", "exec/s", vec![ended.acks.len() as f64 / lasted.as_secs_f64()]);
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
         let ms = ended.latency_us.value_at_quantile(share) as f64 / 1e3;
@@ -118,7 +142,7 @@ fn spread(bench: &mut Bench<'_>, name: &str, mut ms: Vec<f64>) {
     bench.figure(format!("{name}: how many"), "times", vec![ms.len() as f64]);
 }
 
-async fn leader(bench: &mut Bench<'_>, steady: &Steady) -> Result<Death, Error> {
+async fn leader(bench: &mut Bench<'_>, steady: &Steady) -> Result<Change, Error> {
     let none = || Error::Options("--target: it has no coordinator of its own to kill".into());
     let members = bench.target.members().ok_or_else(none)?;
     let place = members.leader(PATIENCE).await?;
@@ -134,10 +158,10 @@ async fn leader(bench: &mut Bench<'_>, steady: &Steady) -> Result<Death, Error> 
         members.processes()[place].start()?;
     }
     bench.target.ready(PATIENCE).await?;
-    Ok(Death { at, until: Instant::now() })
+    Ok(Change { what: KILLED, at, until: Instant::now() })
 }
 
-async fn scheduler(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Result<Death, Error> {
+async fn scheduler(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Result<Change, Error> {
     let schedulers = bench.target.schedulers();
     let place = number % schedulers.len();
     schedulers[place].kill();
@@ -147,7 +171,33 @@ async fn scheduler(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Res
     steady.goes_on(100, PATIENCE).await?;
     bench.target.schedulers()[place].start()?;
     bench.target.ready(PATIENCE).await?;
-    Ok(Death { at, until: Instant::now() })
+    Ok(Change { what: KILLED, at, until: Instant::now() })
+}
+
+/// A scheduler leaves in order: it gives its shards back, and the others take them.
+async fn leave(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Result<Change, Error> {
+    let schedulers = bench.target.schedulers();
+    let place = number % schedulers.len();
+    let at = Instant::now();
+    let status = schedulers[place].stop(PATIENCE).await?;
+    if let Some(status) = status.filter(|status| !status.success()) {
+        return Err(Error::NotInOrder { who: schedulers[place].name().to_owned(), status: status.to_string() });
+    }
+    steady.goes_on(100, PATIENCE).await?;
+    Ok(Change { what: LEFT, at, until: Instant::now() })
+}
+
+/// It joins again: the others give it a part of theirs.
+async fn join(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Result<Change, Error> {
+    let at = Instant::now();
+    let schedulers = bench.target.schedulers();
+    let place = number % schedulers.len();
+    schedulers[place].start()?;
+    bench.target.ready(PATIENCE).await?;
+    // It asks for its part again and again, and gets it within a few rounds.
+    tokio::time::sleep(MOVING).await;
+    steady.goes_on(100, PATIENCE).await?;
+    Ok(Change { what: JOINED, at, until: Instant::now() })
 }
 
 /// Kills a worker that runs attempts which last. Gives what ran and, for each that the dead one had, the milliseconds from
@@ -158,7 +208,7 @@ async fn worker(
     number: usize,
     lasting: &Workflow,
     first: u64,
-) -> Result<(Death, Vec<Sent>, Vec<f64>), Error> {
+) -> Result<(Change, Vec<Sent>, Vec<f64>), Error> {
     let mut sent = Vec::new();
     for number in first..first + LASTING as u64 {
         let execution = bench.target.rest().submit(&lasting.name, &json!({ "n": number })).await?;
@@ -189,7 +239,7 @@ async fn worker(
     steady.goes_on(100, PATIENCE).await?;
     bench.target.worker_processes()[place].start()?;
     bench.target.ready(PATIENCE).await?;
-    Ok((Death { at, until: Instant::now() }, sent, leased))
+    Ok((Change { what: KILLED, at, until: Instant::now() }, sent, leased))
 }
 
 fn id_of(sent: &Sent) -> Option<String> {

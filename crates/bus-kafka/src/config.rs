@@ -191,7 +191,10 @@ impl Config {
 
     /// A client that only asks.
     pub(crate) fn queries(&self) -> ClientConfig {
-        self.client()
+        let mut all = self.client();
+        // The library wants a group of each consumer; this one reads nothing.
+        all.set("group.id", "nova-unused").set("enable.auto.commit", "false");
+        all
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
 /// A client without anything to do about errors: whoever asked hears of them.
 pub(crate) struct Quiet;
 
+impl ConsumerContext for Quiet {}
+
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         log(level, facility, line);

@@ -8,6 +8,7 @@
 //! after a refusal or a loss the partition refuses, so that what a caller had under way behind it is not written
 //! without it.
 
+mod bounds;
 mod config;
 mod context;
 mod names;
@@ -15,6 +16,7 @@ mod producer;
 mod reader;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -86,6 +88,10 @@ impl Bus for KafkaBus {
 
     async fn offsets(&self, topic: &Topic, partition: u32) -> Result<Range<u64>, BusError> {
         self.topics.offsets(topic, partition).await
+    }
+
+    async fn bounds(&self, topic: &Topic, partitions: &[u32], within: Duration) -> BTreeMap<u32, Range<u64>> {
+        self.topics.bounds(topic, partitions, within).await
     }
 
     async fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BusError> {

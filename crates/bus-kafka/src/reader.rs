@@ -27,6 +27,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 
+use crate::bounds::{self, Key};
 use crate::config::Config;
 use crate::context::Watch;
 use crate::names::Names;
@@ -44,8 +45,6 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Longest wait for one answer; commands wait behind it.
 const ASK: Duration = Duration::from_secs(1);
-
-type Key = (Arc<str>, i32);
 
 enum Command {
     Assign { topic: Topic, name: Arc<str>, partition: u32, from: u64, number: u64 },
@@ -254,11 +253,20 @@ impl Fetcher {
         }
         let wanted: Vec<Key> =
             self.partitions.iter().filter(|(_, it)| !it.reading).map(|(key, _)| key.clone()).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        // What that does not say is asked for each by itself.
+        let known = bounds::ask(&self.consumer, &wanted, ASK).unwrap_or_default();
         let mut list = TopicPartitionList::new();
         for key in wanted {
             let Some(partition) = self.partitions.get(&key) else { continue };
             let (next, replaced) = (partition.next, partition.replaced);
-            match self.consumer.fetch_watermarks(&key.0, key.1, ASK) {
+            let found = match known.get(&key) {
+                Some(range) => Ok((range.start.cast_signed(), range.end.cast_signed())),
+                None => self.consumer.fetch_watermarks(&key.0, key.1, ASK),
+            };
+            match found {
                 Ok((low, high)) => {
                     self.outage = false;
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());

@@ -1,17 +1,20 @@
 //! Questions to the brokers, and topics made or checked.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nova_bus::{BusError, Topic, TopicSpec};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::Client;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::bounds::{self, Key};
 use crate::config::{Config, MAX_WIRE_BYTES};
 use crate::context::Quiet;
 use crate::names::Names;
@@ -83,29 +86,61 @@ struct Seen {
 
 /// Asks the brokers. Everything that waits for them is done on threads where waiting is allowed.
 pub(crate) struct Topics {
-    admin: Option<Arc<AdminClient<Quiet>>>,
+    /// A consumer, for it can ask for the bounds of many partitions at once. It reads nothing.
+    client: Arc<Closing<BaseConsumer<Quiet>>>,
+    /// For clients that make and look at topics, which is done once.
+    queries: ClientConfig,
     names: Arc<Names>,
     replicas: u16,
     request_timeout: Duration,
 }
 
+/// A client that says good-bye to its brokers and waits for its threads, which an async thread must not.
+struct Closing<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> Closing<T> {
+    fn new(client: T) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl<T: Send + 'static> Deref for Closing<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("the client is taken only when this is dropped")
+    }
+}
+
+impl<T: Send + 'static> Drop for Closing<T> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client)));
+    }
+}
+
 impl Topics {
     pub(crate) fn new(config: &Config, names: Arc<Names>) -> Result<Self, BusError> {
-        let admin = AdminClient::from_config_and_context(&config.queries(), Quiet).map_err(|e| unavailable(&e))?;
+        let queries = config.queries();
+        let client = BaseConsumer::from_config_and_context(&queries, Quiet).map_err(|e| unavailable(&e))?;
         let (replicas, request_timeout) = (config.replicas, config.request_timeout);
-        Ok(Self { admin: Some(Arc::new(admin)), names, replicas, request_timeout })
+        Ok(Self { client: Arc::new(Closing::new(client)), queries, names, replicas, request_timeout })
     }
 
-    fn admin(&self) -> Arc<AdminClient<Quiet>> {
-        Arc::clone(self.admin.as_ref().expect("the client is taken only when this is dropped"))
+    fn admin(&self) -> Result<Closing<AdminClient<Quiet>>, BusError> {
+        AdminClient::from_config_and_context(&self.queries, Quiet).map(Closing::new).map_err(|e| unavailable(&e))
     }
 
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client<Quiet>, Duration) -> T + Send + 'static,
+        question: impl FnOnce(&BaseConsumer<Quiet>, Duration) -> T + Send + 'static,
     ) -> Result<T, BusError> {
-        let (admin, wait) = (self.admin(), self.request_timeout);
-        let asked = tokio::task::spawn_blocking(move || question(admin.inner(), wait));
+        let (client, wait) = (Arc::clone(&self.client), self.request_timeout);
+        let asked = tokio::task::spawn_blocking(move || {
+            // Its queue fills with errors that whoever asks hears of anyway.
+            while client.poll(Duration::ZERO).is_some() {}
+            question(&client, wait)
+        });
         // The library keeps the time; this is for a machine with no thread to spare.
         match timeout(wait * 2, asked).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -158,6 +193,35 @@ impl Topics {
         }
     }
 
+    /// The bounds of those partitions that are known within the time. All are asked for at once, in two requests to each
+    /// broker: one by one they would be the most that an idle cluster asks, and too many for brokers that have just
+    /// started. Partitions that were not answered are asked for by themselves, since one without a leader holds up all.
+    pub(crate) async fn bounds(
+        &self,
+        topic: &Topic,
+        partitions: &[u32],
+        within: Duration,
+    ) -> BTreeMap<u32, Range<u64>> {
+        let deadline = Instant::now() + within;
+        let keys: Vec<Key> = {
+            let name = self.names.of(topic);
+            partitions.iter().map(|number| (Arc::clone(&name), number.cast_signed())).collect()
+        };
+        let asked = self.ask(move |client, wait| bounds::ask(client, &keys, wait.min(within / 2)));
+        let asked = timeout(within / 2, asked).await;
+        let found = asked.map_or_else(|_| HashMap::new(), |found| found.ok().and_then(Result::ok).unwrap_or_default());
+        let mut found: BTreeMap<u32, Range<u64>> =
+            found.into_iter().map(|((_, number), range)| (number.cast_unsigned(), range)).collect();
+        let missing = partitions.iter().copied().filter(|number| !found.contains_key(number));
+        let mut asking: FuturesUnordered<_> =
+            missing.map(|number| async move { (number, self.offsets(topic, number).await) }).collect();
+        while let Ok(Some((number, range))) = tokio::time::timeout_at(deadline, asking.next()).await {
+            found.extend(range.ok().map(|range| (number, range)));
+        }
+        drop(asking);
+        found
+    }
+
     pub(crate) async fn ensure(&self, specs: &[TopicSpec]) -> Result<(), BusError> {
         let mut missing = Vec::new();
         for spec in specs {
@@ -203,7 +267,7 @@ impl Topics {
                 new
             })
             .collect();
-        let admin = self.admin();
+        let admin = self.admin()?;
         let wait = self.request_timeout * 3;
         let options = AdminOptions::new().request_timeout(Some(wait)).operation_timeout(Some(wait));
         let created = timeout(wait * 2, admin.create_topics(&new, &options)).await;
@@ -257,7 +321,7 @@ impl Topics {
             let names: Vec<_> = missing.iter().map(|spec| self.names.of(&spec.topic)).collect();
             let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
             let options = AdminOptions::new().request_timeout(Some(self.request_timeout));
-            let admin = self.admin();
+            let admin = self.admin()?;
             let described = timeout(self.request_timeout * 2, admin.describe_configs(&resources, &options)).await;
             let described = described.map_err(|_| BusError::Unavailable { why: "no answer about settings".into() })?;
             let mut refused = None;
@@ -284,14 +348,6 @@ impl Topics {
             // A topic that is new may not be known to the broker that was asked; the next one may have heard of it.
             sleep(LOOK_AGAIN).await;
         }
-    }
-}
-
-impl Drop for Topics {
-    fn drop(&mut self) {
-        // The client says good-bye to its brokers and waits for its threads, which an async thread must not.
-        let admin = self.admin.take();
-        drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(admin)));
     }
 }
 

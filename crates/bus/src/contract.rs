@@ -55,6 +55,8 @@ async fn order_and_offsets(bus: &SharedBus, name: &str) {
         assert_eq!(ack.await.unwrap(), n as u64 * 3);
     }
     assert_eq!(bus.offsets(&spec.topic, 0).await.unwrap(), 0..150);
+    let known = bus.bounds(&spec.topic, &[0, 1_000], Duration::from_secs(10)).await;
+    assert_eq!(known, [(0, 0..150)].into(), "a partition that is not there holds up no other");
     let mut reader = bus.reader().unwrap();
     reader.assign(&spec.topic, 0, 0).unwrap();
     let found = read(&mut *reader, 150).await;

@@ -11,6 +11,7 @@ pub mod lane;
 mod memory;
 pub mod table;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -218,6 +219,14 @@ pub trait Bus: Send + Sync {
     /// # Errors
     /// When the partition does not exist or the bus cannot be reached.
     async fn offsets(&self, topic: &Topic, partition: u32) -> Result<Range<u64>, BusError>;
+
+    /// The same of several partitions, as far as it is known within the time. One that cannot be asked holds up no other.
+    async fn bounds(&self, topic: &Topic, partitions: &[u32], within: Duration) -> BTreeMap<u32, Range<u64>> {
+        let ask = |partition: u32| async move { Some((partition, self.offsets(topic, partition).await.ok()?)) };
+        let asked =
+            futures::future::join_all(partitions.iter().map(|partition| tokio::time::timeout(within, ask(*partition))));
+        asked.await.into_iter().filter_map(Result::ok).flatten().collect()
+    }
 
     /// Number of partitions; none when the topic does not exist.
     ///

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use nova_bus::{BusError, Reader, SharedBus, Topic};
+use nova_bus::{Reader, SharedBus, Topic};
 use nova_client::{ClientError, Coordinators, Repeat};
 use nova_wire::v1;
 use tokio::sync::mpsc;
@@ -170,11 +168,8 @@ async fn renew(
         }
         Some(bus) => {
             let held: Vec<u32> = request.held.iter().map(|held| held.shard).collect();
-            let mut asking = logs(&bus, held, patience);
-            while let Some((shard, range)) = asking.next().await {
-                ends.extend(range.ok().map(|range| (shard, range.end)));
-            }
-            drop(asking);
+            let found = bus.bounds(&Topic::Commands, &held, patience).await;
+            ends.extend(found.into_iter().map(|(shard, range)| (shard, range.end)));
             !ends.is_empty()
         }
     };
@@ -192,22 +187,4 @@ async fn renew(
         None
     };
     let _ = tell.send(Told::Renewed(Renewed { ends, asked_at, answer }));
-}
-
-/// What the logs of these shards have, each as soon as it is known, within one limit.
-pub(super) fn logs(
-    bus: &SharedBus,
-    shards: Vec<u32>,
-    patience: Duration,
-) -> FuturesUnordered<impl Future<Output = (u32, Result<std::ops::Range<u64>, BusError>)>> {
-    let deadline = tokio::time::Instant::now() + patience;
-    let ask = |shard: u32| {
-        let bus = Arc::clone(bus);
-        async move {
-            let late = || BusError::Unavailable { why: "no answer in time".into() };
-            let asking = bus.offsets(&Topic::Commands, shard);
-            (shard, tokio::time::timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(late())))
-        }
-    };
-    shards.into_iter().map(ask).collect()
 }

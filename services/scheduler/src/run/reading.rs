@@ -3,13 +3,11 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use metrics::counter;
 use nova_bus::{AppendError, Batch, BusError, ReadError, Reader, Record, SharedBus, Topic};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
 
-use super::leases::logs;
 use super::{PAUSE, Scheduler, Told};
 use crate::metrics as names;
 use crate::shard::{Alarm, Reading};
@@ -21,7 +19,8 @@ const DEAD_LETTER_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Log {
     shard: u32,
     next: u64,
-    range: Result<Range<u64>, BusError>,
+    /// None: it did not say in time.
+    range: Option<Range<u64>>,
 }
 
 impl Scheduler {
@@ -43,10 +42,10 @@ impl Scheduler {
         }
         let (bus, tell, patience) = (self.bus.clone(), self.tell.clone(), self.bus_patience());
         tokio::spawn(async move {
-            let mut asking = logs(&bus, asked.iter().map(|(shard, _)| *shard).collect(), patience);
-            while let Some((shard, range)) = asking.next().await {
-                let next = asked.iter().find(|(asked, _)| *asked == shard).map_or(0, |(_, next)| *next);
-                let _ = tell.send(Told::Log(Log { shard, next, range }));
+            let shards: Vec<u32> = asked.iter().map(|(shard, _)| *shard).collect();
+            let mut found = bus.bounds(&Topic::Commands, &shards, patience).await;
+            for (shard, next) in asked {
+                let _ = tell.send(Told::Log(Log { shard, next, range: found.remove(&shard) }));
             }
         });
     }
@@ -56,11 +55,11 @@ impl Scheduler {
         let asked = |shard: &&mut crate::shard::Shard| shard.reading == Reading::Asked && shard.next_read() == log.next;
         let Some(shard) = self.shards.get_mut(&log.shard).filter(asked) else { return };
         let begun = match &log.range {
-            Ok(range) => match shard.begin(range) {
+            Some(range) => match shard.begin(range) {
                 Ok(from) => reader.assign(&Topic::Commands, log.shard, from),
                 Err(alarm) => return self.halt(log.shard, alarm, reader),
             },
-            Err(error) => Err(error.clone()),
+            None => Err(BusError::Unavailable { why: "where the log begins and ends is not known yet".into() }),
         };
         if let Err(error) = begun {
             tracing::debug!(shard = log.shard, %error, "commands cannot be read; it is tried again");

@@ -77,8 +77,12 @@ pub fn read_snapshot(input: &mut (dyn Read + Send)) -> Result<State, SnapshotErr
     let (state, error) = std::thread::scope(|threads| {
         let reading = threads.spawn(move || {
             let mut frames = Frames { input, read: 0, over: false, error: None };
-            // Who makes no sense of a chunk wants no more of them.
-            let _ = frames.by_ref().try_for_each(|chunk| sender.send(chunk));
+            for chunk in frames.by_ref() {
+                // Who makes no sense of a chunk wants no more of them.
+                if sender.send(chunk).is_err() {
+                    break;
+                }
+            }
             frames.error
         });
         let state = state_from_wire(chunks);

@@ -1,6 +1,6 @@
 //! From the state to chunks, one at a time.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use nova_engine::ids::{ExecutionId, ScopeId, Token};
 use nova_engine::output::Subject;
 use nova_engine::state::{KeyRecord, Lease, OfferRecord, Queued, Shard, Timer, TimerId, Worker, WorkflowVersion};
@@ -141,7 +141,8 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
     let queue = state.queue.classes.iter().flat_map(|((pool, kind), waiting)| {
         waiting.iter().map(move |(key, it)| Piece::Queued(queued(pool, kind, *key, it)))
     });
-    let timers = state.timers.iter().map(|(id, it)| Piece::Timer(timer(id, &it)));
+    let mut ids = Ids::default();
+    let timers = state.timers.iter().map(move |(id, it)| Piece::Timer(timer(id, &it, &mut ids)));
     let work = state.work.iter().map(|it| Piece::Work(work(*it)));
     std::iter::once(Piece::Head(head(state)))
         .chain(namespaces)
@@ -280,8 +281,30 @@ fn queued(pool: &str, kind: &str, key: (u8, u64), it: &Queued) -> wire::Queued {
     }
 }
 
-fn timer(id: TimerId, timer: &Timer) -> wire::Timer {
+/// Ids of executions, many in one piece of memory: one that stands alone is allocated, and once more when it is encoded.
+#[derive(Default)]
+struct Ids(BytesMut);
+
+impl Ids {
+    const AT_ONCE: usize = 256;
+
+    fn bytes(&mut self, id: ExecutionId) -> Bytes {
+        let id = id.0.to_be_bytes();
+        if self.0.capacity() < id.len() {
+            self.0 = BytesMut::with_capacity(id.len() * Self::AT_ONCE);
+        }
+        self.0.extend_from_slice(&id);
+        self.0.split().freeze()
+    }
+}
+
+fn timer(id: TimerId, timer: &Timer, ids: &mut Ids) -> wire::Timer {
     use wire::timer::Kind;
+    let mut at = |execution: ExecutionId, scope: ScopeId, node: NodeIx| wire::At {
+        execution: ids.bytes(execution),
+        scope: scope.0,
+        node: node.0,
+    };
     wire::Timer {
         id: Some(timer_id(id)),
         kind: Some(match timer {

@@ -20,6 +20,8 @@ use crate::workflow::Workflow;
 
 /// After a try that came to nothing.
 const PAUSE: Duration = Duration::from_millis(10);
+/// After an answer that is none: who comes again at once is a load of its own.
+const TURNED_AWAY: Duration = Duration::from_millis(100);
 /// Longest wait for one answer: somewhat longer than an api waits for a commit.
 const TRY: Duration = Duration::from_secs(12);
 /// Longest time over which one submission is tried again.
@@ -175,17 +177,20 @@ impl Shared {
     async fn until_answered(&self, connection: &mut Option<Connection>, template: &mut Template, number: u64) -> Said {
         let begun = Instant::now();
         loop {
-            match tokio::time::timeout(TRY, self.attempt(connection, template, number)).await {
+            let pause = match tokio::time::timeout(TRY, self.attempt(connection, template, number)).await {
                 Ok(Some(said @ Said::Accepted(_))) => return said,
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => TURNED_AWAY,
                 // What comes later on this connection would be taken for an answer to something else.
-                Ok(None) | Err(_) => *connection = None,
-            }
+                Ok(None) | Err(_) => {
+                    *connection = None;
+                    PAUSE
+                }
+            };
             self.errors.fetch_add(1, Ordering::Relaxed);
             if begun.elapsed() > PATIENCE {
                 return Said::Other;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -29,7 +29,7 @@ impl StateMachine for Nothing {
         Ok(())
     }
 
-    fn restore(&mut self, _: &mut dyn Read) -> Result<(), ApplyError> {
+    fn restore(&mut self, _: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         Ok(())
     }
 }

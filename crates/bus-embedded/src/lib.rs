@@ -22,6 +22,7 @@ mod writer;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use nova_bus::table::{Kept, Source, Table, TableReader, YoungLimits};
@@ -105,6 +106,7 @@ impl EmbeddedBus {
     /// # Errors
     /// See [`OpenBusError`].
     pub fn open(config: Config) -> Result<Self, OpenBusError> {
+        let begun = Instant::now();
         let lock = DirLock::take(&config.dir)?;
         let mut table = Table::new(YOUNG);
         let mut retention = Retention::default();
@@ -131,6 +133,11 @@ impl EmbeddedBus {
             let path = config.dir.join(format!("{:016x}.log", place.segment));
             return Err(OpenError::Damaged { path, offset: place.offset }.into());
         }
+        tracing::info!(
+            ms = begun.elapsed().as_millis() as u64,
+            bytes = journal.bytes(),
+            "the journal of the bus was read"
+        );
         let table = Arc::new(Mutex::new(table));
         let limit = config.retention_bytes.max(2 * config.segment_bytes);
         let commands = if config.early_commands { Commands::Unknown } else { Commands::Durable };

@@ -175,7 +175,7 @@ impl Journal {
                     return Err(OpenError::Damaged { path, offset: end });
                 }
                 let segment =
-                    Segment::open(path.clone(), first, end).map_err(|source| OpenError::Io { path, source })?;
+                    Segment::open(path.clone(), first, end, torn).map_err(|source| OpenError::Io { path, source })?;
                 self.next_number = next_number;
                 self.segments.push_back(segment);
                 Ok(())

@@ -1,11 +1,11 @@
 //! One file of a journal.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{OpenError, Options, Position, WriteError, lock};
 
@@ -50,11 +50,11 @@ impl Segment {
         Ok(Self { path, first, end, file, filled: end, space: options.segment_bytes })
     }
 
-    /// Opens a segment whose frames end at `end`, and clears what is behind.
-    pub(crate) fn open(path: PathBuf, first: u64, end: u64) -> io::Result<Self> {
+    /// Opens a segment whose frames end at `end`, and clears what is behind, if the scan found that there is something.
+    pub(crate) fn open(path: PathBuf, first: u64, end: u64, torn: bool) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut size = file.metadata()?.len();
-        if tail_is_dirty(&file, end, size)? {
+        if torn {
             file.set_len(end)?;
             size = end;
         }
@@ -201,40 +201,99 @@ pub(crate) fn scan(
     expected: u64,
     visit: &mut impl FnMut(Position, u64, Bytes),
 ) -> Result<Scan, OpenError> {
-    let bytes = Bytes::from(fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
-    if bytes.len() < HEADER || crc32c::crc32c(&bytes[..36]) != word(&bytes[36..]) {
+    let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    let damaged = |offset| OpenError::Damaged { path: path.to_owned(), offset };
+    let file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut window = Window { file: &file, size, offset: 0, bytes: BytesMut::new() };
+    let whole = window.fill(HEADER).map_err(failed)?;
+    if !whole || crc32c::crc32c(&window.bytes[..36]) != word(&window.bytes[36..]) {
         // A header is synced before the first frame is written: one that is bad before anything else was good once.
-        let used = bytes.iter().skip(HEADER).any(|byte| *byte != 0);
-        return if used { Err(OpenError::Damaged { path: path.to_owned(), offset: 0 }) } else { Ok(Scan::NoHeader) };
+        let used = has_bytes(&file, HEADER as u64, size).map_err(failed)?;
+        return if used { Err(damaged(0)) } else { Ok(Scan::NoHeader) };
     }
-    let found = word(&bytes[8..]);
-    if bytes[..8] != options.magic {
-        return Err(OpenError::Damaged { path: path.to_owned(), offset: 0 });
+    let header = window.take(HEADER);
+    let found = word(&header[8..]);
+    if header[..8] != options.magic {
+        return Err(damaged(0));
     }
     if found > FORMAT {
         return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
     }
-    if bytes[12..28] != options.cluster {
+    if header[12..28] != options.cluster {
         return Err(OpenError::ForeignCluster { path: path.to_owned() });
     }
-    if long(&bytes[28..]) != first {
-        return Err(OpenError::Damaged { path: path.to_owned(), offset: 28 });
+    if long(&header[28..]) != first {
+        return Err(damaged(28));
     }
-    let mut offset = HEADER;
     let mut number = expected.max(first);
     loop {
-        let Some(payload) = frame_at(&bytes, offset, number) else { break };
-        let next = offset + FRAME_HEADER + payload.len();
-        visit(Position { segment: first, offset: offset as u64 }, number, payload);
-        offset = next;
+        let at = window.offset;
+        let Some(payload) = window.frame(number).map_err(failed)? else { break };
+        visit(Position { segment: first, offset: at }, number, payload);
         number += 1;
     }
-    // A frame above this number that is whole, behind one that is not: the bad one had been synced.
-    if find_frame(&bytes, offset, number).is_some() {
-        return Err(OpenError::Damaged { path: path.to_owned(), offset: offset as u64 });
+    let end = window.offset;
+    let torn = has_bytes(&file, end, size).map_err(failed)?;
+    if torn {
+        let mut rest = vec![0; (size - end) as usize];
+        file.read_exact_at(&mut rest, end).map_err(failed)?;
+        // A frame above this number that is whole, behind one that is not: the bad one had been synced.
+        if find_frame(&rest.into(), number).is_some() {
+            return Err(damaged(end));
+        }
     }
-    let torn = bytes[offset..].iter().any(|byte| *byte != 0);
-    Ok(Scan::Frames { end: offset as u64, next_number: number, torn })
+    Ok(Scan::Frames { end, next_number: number, torn })
+}
+
+/// A file that is read from its beginning, a piece at a time: a piece stays in the caches of the processor while it is
+/// looked at, and its memory is used again.
+struct Window<'a> {
+    file: &'a File,
+    size: u64,
+    /// Where `bytes` stand.
+    offset: u64,
+    bytes: BytesMut,
+}
+
+/// Bytes of a piece; a larger frame makes a larger one.
+const PIECE: usize = 1 << 20;
+
+impl Window<'_> {
+    /// Reads on until so many bytes are there; not when the file ends before.
+    fn fill(&mut self, want: usize) -> io::Result<bool> {
+        let there = self.bytes.len();
+        if there >= want {
+            return Ok(true);
+        }
+        let left = self.size - self.offset;
+        if left < want as u64 {
+            return Ok(false);
+        }
+        self.bytes.resize(left.min(want.max(PIECE) as u64) as usize, 0);
+        self.file.read_exact_at(&mut self.bytes[there..], self.offset + there as u64)?;
+        Ok(true)
+    }
+
+    fn take(&mut self, count: usize) -> Bytes {
+        self.offset += count as u64;
+        self.bytes.split_to(count).freeze()
+    }
+
+    /// The frame that comes next, if it is whole and has this number.
+    fn frame(&mut self, number: u64) -> io::Result<Option<Bytes>> {
+        if !self.fill(FRAME_HEADER)? {
+            return Ok(None);
+        }
+        let Some(frame) = parse_head(&self.bytes[..FRAME_HEADER]).filter(|frame| frame.number == number) else {
+            return Ok(None);
+        };
+        let end = FRAME_HEADER + frame.length as usize;
+        if !self.fill(end)? || !frame.checks(&self.bytes[FRAME_HEADER..end]) {
+            return Ok(None);
+        }
+        Ok(Some(self.take(end).slice(FRAME_HEADER..)))
+    }
 }
 
 fn frame_at(bytes: &Bytes, offset: usize, number: u64) -> Option<Bytes> {
@@ -246,10 +305,10 @@ fn frame_at(bytes: &Bytes, offset: usize, number: u64) -> Option<Bytes> {
     frame.checks(&payload).then_some(payload)
 }
 
-/// The first whole frame with a number above `above` at or behind `from`.
-fn find_frame(bytes: &Bytes, from: usize, above: u64) -> Option<usize> {
+/// The first whole frame with a number above `above`.
+fn find_frame(bytes: &Bytes, above: u64) -> Option<usize> {
     let magic = FRAME_MAGIC.to_le_bytes();
-    let mut at = from;
+    let mut at = 0;
     while at + FRAME_HEADER <= bytes.len() {
         // Most of what is looked through is space that was taken and never written.
         at += bytes[at..].iter().position(|byte| *byte == magic[0])?;
@@ -266,13 +325,14 @@ fn find_frame(bytes: &Bytes, from: usize, above: u64) -> Option<usize> {
     None
 }
 
-fn tail_is_dirty(file: &File, from: u64, size: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; 1 << 16];
+/// Whether something else than zeros stands at or behind `from`.
+fn has_bytes(file: &File, from: u64, size: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; ZEROS.len()];
     let mut at = from;
     while at < size {
         let want = buffer.len().min((size - at) as usize);
         file.read_exact_at(&mut buffer[..want], at)?;
-        if buffer[..want].iter().any(|byte| *byte != 0) {
+        if buffer[..want] != ZEROS[..want] {
             return Ok(true);
         }
         at += want as u64;

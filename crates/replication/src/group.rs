@@ -18,14 +18,18 @@ use crate::error::{MembershipError, ProposeError, ReadError, StartError, leader,
 use crate::log::{Log, LogKind, LogStats};
 use crate::machine::StateMachine;
 use crate::network::{Network, SNAPSHOT_PATIENCE};
-use crate::open::open;
+use crate::open::{Opened, open};
 use crate::server::{self, Own, RaftServer, Service};
 use crate::snapshot::{SnapshotDir, SnapshotStats};
 use crate::status::{Status, watch_status};
 use crate::types::{Opaque, Raft, Types};
 
-/// How often it is asked whether a snapshot is due, in the time of the entries after which one is at the latest.
-const ASKS: u64 = 8;
+/// Entries after which it is asked whether a snapshot is due. An entry may have a megabyte, and what was applied since the
+/// last snapshot is applied again after a restart.
+const ASKED_EVERY: u64 = 16;
+/// After so long a snapshot that is waited for is asked for again: openraft drops what is asked while it looks whether one
+/// is due.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
 /// Entries that stay behind a snapshot, so that a follower that was away shortly needs no snapshot (and openraft does not
 /// meet a purged index).
 const KEPT_ENTRIES: u64 = 10_000;
@@ -97,6 +101,22 @@ pub struct Group<M: StateMachine> {
     _lock: Arc<DirLock>,
 }
 
+/// A member whose directory is open, and that takes no part in its group yet.
+pub struct OpenGroup<M: StateMachine> {
+    config: GroupConfig,
+    opened: Opened<M>,
+}
+
+impl<M: StateMachine> OpenGroup<M> {
+    /// Takes part in the group from now on.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(self) -> Result<Group<M>, StartError> {
+        Group::over(self.config, self.opened).await
+    }
+}
+
 impl<M: StateMachine> Clone for Group<M> {
     fn clone(&self) -> Self {
         Self {
@@ -112,17 +132,32 @@ impl<M: StateMachine> Clone for Group<M> {
 }
 
 impl<M: StateMachine> Group<M> {
-    /// Starts a member: takes its directory, restores the newest snapshot, reads the log.
+    /// Starts a member: opens its directory, and takes part in the group.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: GroupConfig, machine: M) -> Result<Self, StartError> {
+        Self::open(config, machine).await?.start().await
+    }
+
+    /// Takes the directory of a member, restores the newest snapshot, reads the log. Votes and entries stay as they are.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open(config: GroupConfig, machine: M) -> Result<OpenGroup<M>, StartError> {
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening, machine)).await;
+        let opened = opened.map_err(|error| StartError::Raft(error.to_string()))??;
+        Ok(OpenGroup { config, opened })
+    }
+
+    async fn over(config: GroupConfig, opened: Opened<M>) -> Result<Self, StartError> {
         let raft_config = Config {
             cluster_name: "nova".into(),
             heartbeat_interval: config.heartbeat_ms,
             election_timeout_min: config.election_min_ms,
             election_timeout_max: config.election_max_ms,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast((config.snapshot_entries / ASKS).max(1)),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries.clamp(1, ASKED_EVERY)),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
             max_payload_entries: 64,
             install_snapshot_timeout: SNAPSHOT_PATIENCE.as_millis() as u64,
@@ -131,9 +166,7 @@ impl<M: StateMachine> Group<M> {
             ..Config::default()
         };
         let raft_config = raft_config.validate().map_err(|error| StartError::Raft(error.to_string()))?;
-        let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, machine)).await;
-        let (lock, log, machine, snapshots) = opened.map_err(|error| StartError::Raft(error.to_string()))??;
+        let (lock, log, machine, snapshots) = opened;
         let seen = machine.seen();
         let network = Network { cluster: config.cluster };
         let raft = Raft::<M>::new(config.member, Arc::new(raft_config), network, log.clone(), machine)
@@ -277,14 +310,20 @@ impl<M: StateMachine> Group<M> {
         let wanted = self.status.borrow().applied;
         let stopped = |why: String| ProposeError::Stopped { why };
         self.snapshots.want();
-        self.raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
         let mut status = self.status.clone();
-        let done = tokio::time::timeout(limit, status.wait_for(|status| status.snapshot >= wanted)).await;
-        match done {
-            Ok(Ok(status)) => Ok(status.snapshot),
-            Ok(Err(error)) => Err(stopped(error.to_string())),
-            Err(_) => Err(ProposeError::OutcomeUnknown { why: "the snapshot is not done in time".into() }),
-        }
+        let asking = async {
+            loop {
+                self.raft.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
+                let done = status.wait_for(|status| status.snapshot >= wanted);
+                match tokio::time::timeout(ASKED_AGAIN, done).await {
+                    Ok(Ok(status)) => return Ok(status.snapshot),
+                    Ok(Err(error)) => return Err(stopped(error.to_string())),
+                    Err(_) => {}
+                }
+            }
+        };
+        let late = || ProposeError::OutcomeUnknown { why: "the snapshot is not done in time".into() };
+        tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Stops the member; its directory is free once all handles are gone.

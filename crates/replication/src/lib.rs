@@ -23,7 +23,7 @@ mod suite;
 mod types;
 
 pub use error::{MembershipError, ProposeError, ReadError, StartError};
-pub use group::{Group, GroupConfig, Pending, Reply};
+pub use group::{Group, GroupConfig, OpenGroup, Pending, Reply};
 pub use log::{LogKind, LogStats, OpenLogError};
 pub use machine::{ApplyError, Committed, StateMachine};
 pub use server::RaftServer;

@@ -56,7 +56,7 @@ pub trait StateMachine: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it is not understood; the state is then as before.
-    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError>;
+    fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError>;
 }
 
 struct Inner<M> {

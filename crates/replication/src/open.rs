@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nova_journal::DirLock;
 
@@ -32,15 +33,31 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
     }
     // Before the log: a database is not the same after it was opened, and what is refused must not be touched.
     let dir = config.dir.join("snapshots");
+    let begun = Instant::now();
     let snapshots =
         SnapshotDir::open(dir.clone(), config.cluster).map_err(failed(&dir))?.every(config.snapshot_entries);
-    let log = Log::open(config.log, &config.log.dir(&config.dir), config.cluster)?;
+    let checked = begun.elapsed();
+    let restore = || {
+        let begun = Instant::now();
+        Machine::open(machine, snapshots.clone()).map(|machine| (machine, begun.elapsed()))
+    };
+    // Neither needs the other, and with a large state both take long.
+    let (log, restored) = std::thread::scope(|threads| {
+        let restoring = threads.spawn(restore);
+        let log = Log::open(config.log, &config.log.dir(&config.dir), config.cluster);
+        let read = begun.elapsed() - checked;
+        (log.map(|log| (log, read)), restoring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (log, read) = log?;
     // openraft takes it for granted that the log goes on where the snapshot ends.
     let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);
     if next < log.oldest() {
         return Err(StartError::EntriesMissing { path: config.dir.clone(), from: next, to: log.oldest() - 1 });
     }
-    let machine = Machine::open(machine, snapshots.clone()).map_err(failed(&dir))?;
+    let (machine, restored) = restored.map_err(failed(&dir))?;
+    let ms = |took: Duration| took.as_millis() as u64;
+    let (check_ms, restore_ms, log_ms) = (ms(checked), ms(restored), ms(read));
+    tracing::info!(check_ms, restore_ms, log_ms, from = next, "the snapshot was restored and the log read");
     Ok((lock, log, machine, snapshots))
 }
 

@@ -174,13 +174,13 @@ impl SnapshotDir {
         self.shared.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is time for one: somebody wants it, it is long ago, or what a restart would apply again takes about as
-    /// long as reading the last one. So a restart is quick after entries of any size, and a large state, of which a
-    /// snapshot is work, is written the less often.
+    /// Whether it is time for one: somebody wants it, it is long ago, or what a restart would apply again is as much as the
+    /// last one. So a restart is quick after entries of any size, and a large state is written no more often than the log
+    /// is.
     pub(crate) fn is_due(&self, since: Since) -> bool {
         let last = self.current().map_or(0, |last| last.body.end);
         let wanted = self.shared.wanted.swap(false, Ordering::Relaxed);
-        wanted || since.entries >= self.every || since.bytes >= SHORT_LOG.max(last / 2)
+        wanted || since.entries >= self.every || since.bytes >= SHORT_LOG.max(last)
     }
 
     /// The newest one.
@@ -406,7 +406,7 @@ mod tests {
         assert!(due(0, 0) && !due(0, 0), "wanted once");
         // As large as a snapshot of a large state, without its bytes.
         let meta = SnapshotMeta::default();
-        let body = 0..SHORT_LOG * 4;
+        let body = 0..SHORT_LOG * 2;
         let large = SnapshotFile {
             path: folder.path().into(),
             header: Header { meta, seen: Vec::new() },

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
@@ -35,7 +36,7 @@ impl StateMachine for Concatenation {
         out.write_all(&frozen)
     }
 
-    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
+    fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         self.0.clear();
         input.read_to_end(&mut self.0).map(drop).map_err(|error| ApplyError(error.to_string()))
     }
@@ -141,6 +142,27 @@ fn both_refuse_a_directory_of_another_cluster() {
                 crate::OpenLogError::Journal(nova_journal::OpenError::ForeignCluster { .. }) => break,
                 error => assert!(begun.elapsed().as_secs() < 30, "{error}"),
             }
+        }
+    }
+}
+
+/// What is applied after a restart comes in runs, read ahead: each entry once, in order.
+#[tokio::test]
+async fn a_stream_of_old_entries_has_all_of_them_in_order() {
+    for kind in [LogKind::File, LogKind::Sled] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut log = Log::open(kind, dir.path(), [1; 16]).expect("it opens");
+        for first in (0..1_000).step_by(50) {
+            append(&mut log, (first..first + 50).map(|n| entry(1, n)).collect()).await;
+        }
+        log.close();
+        drop(log);
+        let mut log = open_again(kind, dir.path()).await;
+        append(&mut log, (1_000..1_010).map(|n| entry(2, n)).collect()).await;
+        for (range, expected) in [(0..2_000, 0..1_010), (7..1_007, 7..1_007), (990..1_001, 990..1_001), (3..3, 3..3)] {
+            let read: Vec<_> = log.entries_stream(range).await.try_collect().await.expect("entries");
+            let expected: Vec<_> = expected.map(|n| entry(if n < 1_000 { 1 } else { 2 }, n)).collect();
+            assert_eq!(read, expected);
         }
     }
 }

@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nova_api::Api;
 use nova_bus::{BusError, Layout, SharedBus};
 use nova_bus_embedded::{EmbeddedBus, OpenBusError};
 use nova_client::{Coordinators, Repeat};
-use nova_coordinator::Coordinator;
+use nova_coordinator::{Coordinator, OpenCoordinator};
 use nova_journal::{DirLock, LockError};
 use nova_scheduler::Scheduler;
 use nova_telemetry::MetricsPage;
@@ -104,13 +104,17 @@ impl AllInOne {
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
         let layout = Layout { shards: 64, events: 4, inboxes: 4, apis: 1 };
-        let embedded = open_bus(options.data.join("bus")).await?;
+        // Side by side, since both read all that they have. The coordinator takes part in its group only once the bus is open:
+        // a directory that is refused is left as it was.
+        let (embedded, coordinator) =
+            tokio::join!(open_bus(options.data.join("bus")), open_coordinator(&options, &layout));
+        let (embedded, coordinator) = (embedded?, coordinator?);
         let bus: SharedBus = Arc::<EmbeddedBus>::clone(&embedded);
         bus.ensure_topics(&layout.topics()).await?;
         let stops: [CancellationToken; 5] = Default::default();
         let [stop_trigger, stop_api, stop_worker, stop_scheduler, stop_coordinator] = stops.clone();
-        let (addresses, coordinators, coordinator) = if options.coordinators.is_empty() {
-            let (address, coordinator) = start_coordinator(&options, &layout, stop_coordinator).await?;
+        let (addresses, coordinators, coordinator) = if let Some((address, coordinator)) = coordinator {
+            let coordinator = coordinator.start(stop_coordinator).await?;
             let coordinators = Coordinators::here(coordinator.server());
             (vec![address], coordinators, Some(tokio::spawn(coordinator.run())))
         } else {
@@ -206,22 +210,23 @@ impl AllInOne {
     }
 }
 
-async fn start_coordinator(
-    options: &Options,
-    layout: &Layout,
-    stop: CancellationToken,
-) -> Result<(String, Coordinator), RunError> {
+/// None where coordinators run elsewhere.
+async fn open_coordinator(options: &Options, layout: &Layout) -> Result<Option<(String, OpenCoordinator)>, RunError> {
+    if !options.coordinators.is_empty() {
+        return Ok(None);
+    }
     let port = if options.port == 0 { 0 } else { options.port.saturating_add(10) };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|source| nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{port}"), source })?;
     let address = format!("http://{}", listener.local_addr()?);
     let config = coordinator(&options.data, layout, &address);
-    Ok((address, Coordinator::start_on(listener, config, stop).await?))
+    Ok(Some((address, Coordinator::open_on(listener, config).await?)))
 }
 
 /// Tells the bus where to go on: before, it takes no commands.
 async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
+    let begun = Instant::now();
     loop {
         let asking = coordinators.call(RESUME_EVERY, Repeat::Read, |mut member| async move {
             member.get_shards(nova_wire::v1::GetShardsRequest {}).await
@@ -230,7 +235,10 @@ async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
         let Ok(answer) = asking.await else { continue };
         let applied = answer.shards.iter().filter_map(|it| Some((it.shard, it.position.as_ref()?.next_offset)));
         match bus.resume(applied).await {
-            Ok(()) => return,
+            Ok(()) => {
+                tracing::info!(ms = begun.elapsed().as_millis() as u64, "the coordinator leads, and the bus goes on");
+                return;
+            }
             Err(error) => tracing::error!(%error, "the bus cannot go on; it is tried again"),
         }
         tokio::time::sleep(RESUME_EVERY).await;

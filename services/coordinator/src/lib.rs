@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use nova_replication::{Group, GroupConfig, StartError};
+use nova_replication::{Group, GroupConfig, OpenGroup, StartError};
 use nova_wire::ClusterId;
 use nova_wire::v1::coordinator_server::{self, CoordinatorServer};
 use tokio::net::TcpListener;
@@ -74,6 +74,14 @@ pub struct Coordinator {
     members: BTreeMap<u64, String>,
 }
 
+/// A coordinator whose directory is open, and that takes no part in its group yet.
+pub struct OpenCoordinator {
+    listener: TcpListener,
+    config: Config,
+    view: Arc<View>,
+    group: OpenGroup<EngineMachine>,
+}
+
 impl Coordinator {
     /// Opens the port, the log and the newest snapshot. It works from [`Coordinator::run`] on, until `stop`.
     ///
@@ -83,14 +91,14 @@ impl Coordinator {
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
-        Self::start_on(listener, config, stop).await
+        Self::open_on(listener, config).await?.start(stop).await
     }
 
-    /// As [`Coordinator::start`], on a port that is open.
+    /// As [`Coordinator::start`], on a port that is open; it takes no part in its group before [`OpenCoordinator::start`].
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn start_on(listener: TcpListener, config: Config, stop: CancellationToken) -> Result<Self, RunError> {
+    pub async fn open_on(listener: TcpListener, config: Config) -> Result<OpenCoordinator, RunError> {
         let view = Arc::new(View::new(config.shards));
         let cluster = ClusterId::of_name(&config.cluster);
         let group_config = GroupConfig {
@@ -103,16 +111,8 @@ impl Coordinator {
             election_max_ms: config.election_max_ms,
             snapshot_entries: config.snapshot_entries,
         };
-        let group = Group::start(group_config, EngineMachine::new(Arc::clone(&view))).await?;
-        let clock = SharedClock::new(Clock::new());
-        let proposer = Proposer::start(group.clone(), Arc::clone(&view), Arc::clone(&clock));
-        let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
-        let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
-        let (member, inboxes) = (config.member, config.inboxes);
-        let service =
-            Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
-        let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
-        Ok(Self { listener, group, service: Arc::new(service), clock, members: members.collect() })
+        let group = Group::open(group_config, EngineMachine::new(Arc::clone(&view))).await?;
+        Ok(OpenCoordinator { listener, config, view, group })
     }
 
     /// For clients within this process.
@@ -169,6 +169,27 @@ impl Coordinator {
         }
         group.shutdown().await;
         result
+    }
+}
+
+impl OpenCoordinator {
+    /// Takes part in the group from now on; it works from [`Coordinator::run`] on, until `stop`.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start(self, stop: CancellationToken) -> Result<Coordinator, RunError> {
+        let Self { listener, config, view, group } = self;
+        let group = group.start().await?;
+        let cluster = ClusterId::of_name(&config.cluster);
+        let clock = SharedClock::new(Clock::new());
+        let proposer = Proposer::start(group.clone(), Arc::clone(&view), Arc::clone(&clock));
+        let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
+        let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
+        let (member, inboxes) = (config.member, config.inboxes);
+        let service =
+            Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
+        let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
+        Ok(Coordinator { listener, group, service: Arc::new(service), clock, members: members.collect() })
     }
 }
 

@@ -98,7 +98,7 @@ impl StateMachine for EngineMachine {
         nova_wire::write_snapshot(&frozen, out)
     }
 
-    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
+    fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         let state = nova_wire::read_snapshot(input).map_err(|error| ApplyError(format!("snapshot: {error}")))?;
         if state.config != self.view.read().config {
             let (found, own) = (state.config.shards, self.view.read().config.shards);

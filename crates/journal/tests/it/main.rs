@@ -49,6 +49,37 @@ fn frames_survive_reopening_across_segments() {
     assert_eq!(open(dir.path()).expect("again").1, expected(101));
 }
 
+/// A segment is read in pieces of a megabyte: frames end before, at and behind their ends, and some are larger.
+#[test]
+fn frames_of_any_size_survive_reopening_and_a_torn_one_behind_them_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = || Options { segment_bytes: 64 << 20, ..options() };
+    let piece = 1 << 20;
+    let sizes = [1, piece - 61, 0, piece - 20, piece, 3 * piece + 7, 5, piece + 1, 700_000, 700_000, 3];
+    let frames: Vec<_> = (1_u8..).zip(sizes).map(|(n, size)| Bytes::from(vec![n; size])).collect();
+    let mut journal = Journal::open(dir.path(), large(), |_, _, _| {}).unwrap();
+    for frame in &frames {
+        journal.commit(std::slice::from_ref(frame)).unwrap();
+    }
+    drop(journal);
+    let shown = || {
+        let mut shown = Vec::new();
+        Journal::open(dir.path(), large(), |_, _, payload| shown.push(payload)).map(|_| shown)
+    };
+    assert!(shown().unwrap() == frames);
+    let file = dir.path().join("0000000000000001.log");
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    assert!(shown().unwrap() == frames[..frames.len() - 1]);
+    // With a whole frame behind it, it was synced.
+    bytes[last] ^= 1;
+    bytes[3 << 20] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    assert!(matches!(shown(), Err(OpenError::Damaged { .. })));
+}
+
 #[test]
 fn a_torn_tail_is_cut_wherever_it_is_torn() {
     let source = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -25,6 +26,11 @@ use tokio::sync::oneshot;
 use self::memory::Memory;
 use self::writer::{Done, Writer};
 use crate::types::{Entry, LogId, Types, Vote};
+
+/// Entries that are read at once to be applied. After a restart one may have a megabyte.
+const RUN: u64 = 64;
+/// So many times are read or being read while the first of them is applied.
+const RUNS_AHEAD: usize = 3;
 
 /// What holds the log on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,21 +222,43 @@ impl Log {
     }
 }
 
+/// The first index of a range, and the one behind its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(from) => *from,
+        Bound::Excluded(from) => *from + 1,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(to) => *to + 1,
+        Bound::Excluded(to) => *to,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
+}
+
 impl RaftLogReader<Types> for Log {
+    /// What is applied after a restart is read while what stands before it is applied, and not all of it at once.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (from, to) = bounds(&range);
+        let to = self.memory.lock().last.map_or(0, |last| to.min(last.index + 1));
+        let log = self.clone();
+        let runs = (from..to).step_by(RUN as usize).map(move |first| {
+            let mut log = log.clone();
+            async move { log.try_get_log_entries(first..to.min(first + RUN)).await }
+        });
+        let runs = futures::stream::iter(runs).buffered(RUNS_AHEAD);
+        runs.map_ok(|run| futures::stream::iter(run.into_iter().map(Ok))).try_flatten()
+    }
+
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
-        let mut from = match range.start_bound() {
-            Bound::Included(from) => *from,
-            Bound::Excluded(from) => *from + 1,
-            Bound::Unbounded => 0,
-        };
-        let mut to = match range.end_bound() {
-            Bound::Included(to) => *to + 1,
-            Bound::Excluded(to) => *to,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (mut from, mut to) = bounds(&range);
         let (mut entries, old_to) = {
             let memory = self.memory.lock();
             let Some((oldest, newest)) = memory.first.zip(memory.last) else { return Ok(Vec::new()) };

@@ -128,6 +128,18 @@ async fn a_restart_goes_on_from_the_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_comes_after_many_bytes_though_their_entries_are_few() {
+    let cluster = Cluster::start(1, LogKind::File).await;
+    let leader = cluster.leader().await;
+    for n in 0..64_u32 {
+        let command = [&n.to_be_bytes()[..], &[0; 1 << 20]].concat();
+        let pending = cluster.member(leader).group.propose(command.into()).await.unwrap();
+        pending.reply(SOON).await.unwrap();
+    }
+    cluster.files(leader, "snapshots", |names| names.iter().any(|name| name.ends_with(".snap"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_cannot_write_a_snapshot_goes_on_and_writes_the_next_one() {
     let cluster = Cluster::start(1, LogKind::File).await;
     let leader = cluster.leader().await;

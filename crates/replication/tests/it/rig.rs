@@ -18,7 +18,7 @@ use tonic::transport::server::TcpIncoming;
 /// Longest wait for something that must come.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// Keeps all numbers it was given.
+/// Keeps all numbers it was given; what stands behind one in its command only makes it longer.
 #[derive(Clone, Default)]
 pub struct Numbers {
     numbers: Arc<std::sync::Mutex<Vec<u32>>>,
@@ -30,8 +30,8 @@ impl StateMachine for Numbers {
     type Frozen = (Vec<u32>, bool);
 
     fn apply(&mut self, command: Committed<'_>) -> Result<Bytes, ApplyError> {
-        let bytes: [u8; 4] = command.command[..].try_into().map_err(|_| ApplyError("not a number".into()))?;
-        self.numbers.lock().unwrap().push(u32::from_be_bytes(bytes));
+        let bytes = command.command.first_chunk().ok_or_else(|| ApplyError("not a number".into()))?;
+        self.numbers.lock().unwrap().push(u32::from_be_bytes(*bytes));
         Ok(command.command.clone())
     }
 
@@ -48,7 +48,7 @@ impl StateMachine for Numbers {
         numbers.iter().try_for_each(|number| out.write_all(&number.to_be_bytes()))
     }
 
-    fn restore(&mut self, input: &mut dyn Read) -> Result<(), ApplyError> {
+    fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes).map_err(|error| ApplyError(error.to_string()))?;
         let numbers = bytes.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));

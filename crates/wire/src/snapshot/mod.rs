@@ -30,6 +30,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The largest frame that is read. One piece may be larger than a chunk (an execution with many nodes), never this much.
 const MAX_FRAME_BYTES: usize = 256 << 20;
 
+/// Chunks that are decoded and wait for the state to take them.
+const CHUNKS_AHEAD: usize = 4;
+
 /// Why a snapshot could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -64,22 +67,36 @@ pub fn write_snapshot(state: &State, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what [`write_snapshot`] wrote, up to its last chunk and no further.
+/// Reads what [`write_snapshot`] wrote, up to its last chunk and no further. Chunks are read and decoded by a thread of
+/// their own: that and building the state take about as long, and a restart waits for both.
 ///
 /// # Errors
 /// When it was cut, damaged, written by a newer version, or makes no sense.
-pub fn read_snapshot(input: &mut dyn Read) -> Result<State, SnapshotError> {
-    let mut frames = Frames { input, read: 0, over: false, error: None };
-    let state = state_from_wire(&mut frames);
+pub fn read_snapshot(input: &mut (dyn Read + Send)) -> Result<State, SnapshotError> {
+    let (sender, chunks) = std::sync::mpsc::sync_channel(CHUNKS_AHEAD);
+    let (state, error) = std::thread::scope(|threads| {
+        let reading = threads.spawn(move || {
+            let mut frames = Frames { input, read: 0, over: false, error: None };
+            for chunk in frames.by_ref() {
+                // Who makes no sense of a chunk wants no more of them.
+                if sender.send(chunk).is_err() {
+                    break;
+                }
+            }
+            frames.error
+        });
+        let state = state_from_wire(chunks);
+        (state, reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     // A broken frame ends the stream of chunks: it is the reason for whatever was missing.
-    match frames.error {
+    match error {
         Some(error) => Err(error),
         None => Ok(state?),
     }
 }
 
 struct Frames<'a> {
-    input: &'a mut dyn Read,
+    input: &'a mut (dyn Read + Send),
     read: u64,
     over: bool,
     error: Option<SnapshotError>,

@@ -1,6 +1,6 @@
 //! From the state to chunks, one at a time.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use nova_engine::ids::{ExecutionId, ScopeId, Token};
 use nova_engine::output::Subject;
 use nova_engine::state::{
@@ -141,7 +141,8 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
     });
     let shards = state.shards.iter().flat_map(|shard| shard_pieces(shard));
     let queue = state.queue.iter().map(|(class, _, key, it)| Piece::Queued(queued(class, key, it)));
-    let timers = state.timers.iter().map(|(id, it)| Piece::Timer(timer(id, &it)));
+    let mut ids = Ids::default();
+    let timers = state.timers.iter().map(move |(id, it)| Piece::Timer(timer(id, &it, &mut ids)));
     let work = state.work.iter().map(|it| Piece::Work(work(*it)));
     std::iter::once(Piece::Head(head(state)))
         .chain(namespaces)
@@ -281,8 +282,30 @@ fn queued(class: &Class, key: QueueKey, it: &Queued) -> wire::Queued {
     }
 }
 
-fn timer(id: TimerId, timer: &Timer) -> wire::Timer {
+/// Ids of executions, many in one piece of memory: one that stands alone is allocated, and once more when it is encoded.
+#[derive(Default)]
+struct Ids(BytesMut);
+
+impl Ids {
+    const AT_ONCE: usize = 256;
+
+    fn bytes(&mut self, id: ExecutionId) -> Bytes {
+        let id = id.0.to_be_bytes();
+        if self.0.capacity() < id.len() {
+            self.0 = BytesMut::with_capacity(id.len() * Self::AT_ONCE);
+        }
+        self.0.extend_from_slice(&id);
+        self.0.split().freeze()
+    }
+}
+
+fn timer(id: TimerId, timer: &Timer, ids: &mut Ids) -> wire::Timer {
     use wire::timer::Kind;
+    let mut at = |execution: ExecutionId, scope: ScopeId, node: NodeIx| wire::At {
+        execution: ids.bytes(execution),
+        scope: scope.0,
+        node: node.0,
+    };
     wire::Timer {
         id: Some(timer_id(id)),
         kind: Some(match timer {

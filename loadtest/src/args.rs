@@ -36,8 +36,8 @@ pub struct Args {
     /// Seconds of load before each measurement; left out: 2, on Kafka 60, whose brokers are slow at first.
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub warmup: Option<u64>,
-    /// How often each figure is measured, on the same target; more than once adds medians and spreads. Left out: 1; s3, s4,
-    /// x1, s9b 3.
+    /// How often each figure is measured, on the same target, of s6, s7, s9a and overload on new ones; more than once adds
+    /// medians and spreads. Left out: 1; s3, s4, x1, s9b 3.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub repeat: Option<u32>,
     /// s1, s2: which loops.
@@ -153,6 +153,15 @@ impl Args {
             ScenarioName::S3 | ScenarioName::S4 | ScenarioName::X1 | ScenarioName::S9b => 3,
             _ => 1,
         })
+    }
+
+    /// How many targets of its own a measurement takes: more than one where a second run would find the traces of the first.
+    #[must_use]
+    pub fn runs_apart(&self) -> u32 {
+        match self.scenario {
+            ScenarioName::S6 | ScenarioName::S7 | ScenarioName::S9a | ScenarioName::Overload => self.repeat(),
+            _ => 1,
+        }
     }
 
     /// Executions that are parked before.

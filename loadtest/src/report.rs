@@ -109,6 +109,55 @@ impl Figure {
         let Spread { least, median, most } = Spread::of(values)?;
         Some(Self { name: name.into(), unit, runs, median, least, most })
     }
+
+    /// The same figure of several runs: the middle one of their medians.
+    fn of_all(all: &[Self]) -> Option<Self> {
+        let first = all.first()?;
+        let median = Spread::of(all.iter().map(|it| it.median).collect())?.median;
+        let least = all.iter().map(|it| it.least).fold(f64::INFINITY, f64::min);
+        let most = all.iter().map(|it| it.most).fold(f64::NEG_INFINITY, f64::max);
+        Some(Self {
+            name: first.name.clone(),
+            unit: first.unit,
+            runs: all.iter().map(|it| it.runs).sum(),
+            median,
+            least,
+            most,
+        })
+    }
+}
+
+impl Record {
+    /// Of several runs of one scenario, on targets of their own: their loops one after the other, and each figure once.
+    pub(crate) fn of_all(runs: Vec<Self>) -> Option<Self> {
+        let mut figures: Vec<Vec<Figure>> = Vec::new();
+        let mut all: Option<Self> = None;
+        for mut run in runs {
+            for figure in std::mem::take(&mut run.figures) {
+                match figures.iter_mut().find(|same| same[0].name == figure.name) {
+                    Some(same) => same.push(figure),
+                    None => figures.push(vec![figure]),
+                }
+            }
+            let Some(all) = &mut all else {
+                all = Some(run);
+                continue;
+            };
+            let notes = run.notes.into_iter().filter(|note| !all.notes.contains(note)).collect::<Vec<_>>();
+            all.notes.extend(notes);
+            all.phases.extend(run.phases);
+            all.verdict.add(run.verdict);
+            all.read_back_ms = all.read_back_ms.max(run.read_back_ms);
+            all.verified &= run.verified;
+        }
+        let mut all = all?;
+        if all.verified {
+            all.figures = figures.iter().filter_map(|same| Figure::of_all(same)).collect();
+        } else {
+            all.phases = Vec::new();
+        }
+        Some(all)
+    }
 }
 
 /// The middle one of several figures, with the outer ones.

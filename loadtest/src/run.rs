@@ -30,6 +30,14 @@ struct Outcome {
 /// When there is no measurement: see [`Error`].
 pub async fn run(args: &Args) -> Result<Record, Error> {
     args.check()?;
+    let mut runs = Vec::new();
+    for _ in 0..args.runs_apart() {
+        runs.push(once(args).await?);
+    }
+    Ok(Record::of_all(runs).expect("there is at least one run"))
+}
+
+async fn once(args: &Args) -> Result<Record, Error> {
     let dir = match &args.data {
         Some(parent) => Dir::temporary_in(parent)?,
         None => Dir::temporary()?,

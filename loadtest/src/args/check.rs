@@ -78,11 +78,10 @@ impl Args {
 
     /// Options that were given and that the scenario does not look at.
     fn unused(&self) -> Vec<String> {
-        let given: [(&str, bool, &[ScenarioName]); 15] = [
+        let given: [(&str, bool, &[ScenarioName]); 14] = [
             ("work", self.work.is_some(), &[S1, S2, S3, S5, Overload]),
             ("seconds", self.seconds.is_some(), &[S1, S2, S5, S6, Overload, S9a]),
             ("warmup", self.warmup.is_some(), &[S1, S2, S3, S4, S5, S6, S7, Overload, X1]),
-            ("repeat", self.repeat.is_some(), &[S1, S2, S3, S4, S5, S8, S9b, X1]),
             ("loops", self.loops.is_some(), &[S1, S2]),
             ("concurrency", self.concurrency.is_some(), &[S1, S2, Overload]),
             ("rate", self.rate.is_some(), &[S1, S2, S5, S6, S7]),

@@ -227,6 +227,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn runs_on_targets_of_their_own_are_one_record() {
+        let runs = |verified: bool| {
+            let (one, mut other) = (record(), record());
+            other.figures =
+                [("gap", 4.0), ("wait", 1.0)].map(|(name, ms)| Figure::of(name, "ms", vec![ms]).unwrap()).into();
+            (other.verified, other.notes) = (verified, vec!["as it is".into(), "and so".into()]);
+            Record::of_all(vec![one, other]).unwrap()
+        };
+        let all = runs(true);
+        let figures: Vec<_> = all.figures.iter().map(|it| (&*it.name, it.runs, it.median, it.most)).collect();
+        assert_eq!(figures, [("gap", 2, 4.0, 88_888.0), ("wait", 1, 1.0, 1.0)]);
+        assert_eq!((all.phases.len(), all.verdict.submitted, all.verdict.missing), (4, 10, 2));
+        assert_eq!(all.notes, ["as it is", "and so"]);
+        let all = runs(false);
+        assert!(!all.verified && all.phases.is_empty() && all.figures.is_empty(), "one wrong result is one too many");
+    }
+
+    #[test]
     fn a_figure_has_the_digits_that_say_something() {
         assert_eq!([0.0, 1.23456, 56.78, 12_345.6].map(round), ["0", "1.235", "56.8", "12346"]);
     }

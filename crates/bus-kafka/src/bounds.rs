@@ -13,8 +13,9 @@ use rdkafka::topic_partition_list::Offset;
 /// A topic, as the brokers call it, and a partition.
 pub(crate) type Key = (Arc<str>, i32);
 
-/// First offset, and the offset after the last one, of those partitions of which the brokers told; an error when they told
-/// of none. Kafka's ListOffsets looks for times, and takes −2 and −1 for the beginning and the end.
+/// First offset, and the offset after the last one, of those partitions that have a leader. An error when one of the brokers
+/// does not answer or leads no more what it was asked for: the library then keeps what the others said to itself. Kafka's
+/// ListOffsets looks for times, and takes −2 and −1 for the beginning and the end.
 pub(crate) fn ask<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     keys: &[Key],

@@ -257,14 +257,14 @@ impl Fetcher {
             return;
         }
         // What that does not say is asked for each by itself.
-        let known = bounds::ask(&self.consumer, &wanted, ASK).unwrap_or_default();
+        let known = bounds::ask(&self.consumer, &wanted, ASK / 2).unwrap_or_default();
         let mut list = TopicPartitionList::new();
         for key in wanted {
             let Some(partition) = self.partitions.get(&key) else { continue };
             let (next, replaced) = (partition.next, partition.replaced);
             let found = match known.get(&key) {
                 Some(range) => Ok((range.start.cast_signed(), range.end.cast_signed())),
-                None => self.consumer.fetch_watermarks(&key.0, key.1, ASK),
+                None => self.consumer.fetch_watermarks(&key.0, key.1, ASK / 2),
             };
             match found {
                 Ok((low, high)) => {

@@ -207,8 +207,10 @@ impl Topics {
             let name = self.names.of(topic);
             partitions.iter().map(|number| (Arc::clone(&name), number.cast_signed())).collect()
         };
-        let asked = self.ask(move |client, wait| bounds::ask(client, &keys, wait.min(within / 2)));
-        let asked = timeout(within / 2, asked).await;
+        // Brokers that are well answer at once; the rest of the time is for the partitions one by one.
+        let at_once = within / 3;
+        let asked = self.ask(move |client, wait| bounds::ask(client, &keys, wait.min(at_once)));
+        let asked = timeout(at_once, asked).await;
         let found = asked.map_or_else(|_| HashMap::new(), |found| found.ok().and_then(Result::ok).unwrap_or_default());
         let mut found: BTreeMap<u32, Range<u64>> =
             found.into_iter().map(|((_, number), range)| (number.cast_unsigned(), range)).collect();

@@ -1,7 +1,8 @@
 //! The ready queue: nodes that wait for a slot, and whose turn it is.
 //!
-//! A free slot goes to the namespace that holds the fewest slots of the pool, so that nobody's flood keeps the others
-//! waiting: max-min fairness over what is *in use*, not over what was asked. Within a namespace the highest priority
+//! A free slot goes to the namespace that holds the fewest slots of the pool, and of those that hold as many to the one that
+//! got its last slot the longest ago, so that nobody's flood keeps the others waiting: max-min fairness over what is *in
+//! use*, not over what was asked, and in turn where there are fewer slots than namespaces. Within a namespace the highest priority
 //! goes first, then the execution that began first: what was begun is finished before more is begun, or an overload
 //! would begin everything and finish nothing. That head start has an end ([`limits::HEAD_START_MS`]), so that an
 //! execution which never stops making work cannot keep younger ones out for longer.
@@ -42,19 +43,35 @@ pub struct Queued {
     pub since: TimeMs,
 }
 
-/// Whose turn it is: slots in use, then who waits at the better place.
-type Turn = (u32, TimeMs, u64);
+/// Whose turn it is: slots in use, then when it got its last one, then, of those who never got any, by name.
+type Turn = (u32, u64, Arc<str>);
 
-/// Slots by pool and namespace.
-type Used = BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>;
+/// What a namespace has of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Share {
+    /// Slots in use: follows from the leases.
+    used: u32,
+    /// When it got its last slot, as a number that only grows; 0: never.
+    served: u64,
+}
+
+impl Share {
+    fn turn(self, namespace: &Arc<str>) -> Turn {
+        (self.used, self.served, Arc::clone(namespace))
+    }
+}
+
+/// By pool and namespace. There are no more of them than namespaces times pools, so they stay.
+type Shares = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Share>>;
 
 /// Nodes that wait for a slot, by what they ask of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Queue {
     /// Emptied ones stay away, so that a queue which was put together anew is the same.
     classes: BTreeMap<Class, Waiting>,
-    /// Slots in use by pool and namespace; zeros stay away.
-    used: Used,
+    shares: Shares,
+    /// The last number that was given.
+    served: u64,
     len: u64,
 }
 
@@ -75,7 +92,7 @@ struct Waiting {
     /// By namespace and rank. Emptied ones stay away.
     lines: BTreeMap<(Arc<str>, u8), Line>,
     /// Each namespace once; none while there is only one line, whose turn it always is.
-    turns: BTreeMap<Turn, Arc<str>>,
+    turns: BTreeSet<Turn>,
 }
 
 impl Waiting {
@@ -85,66 +102,29 @@ impl Waiting {
         first(of, line).filter(|_| of.0 == *namespace)
     }
 
-    /// When its turn comes, if it waits and holds so many slots.
-    fn turn(&self, namespace: &Arc<str>, used: u32) -> Option<Turn> {
-        self.head(namespace).map(|(key, _)| (used, key.place, key.number))
-    }
-
-    /// The one whose turn it is, and, if there are several, when its turn comes.
-    fn first(&self) -> Option<(Option<Turn>, &Arc<str>)> {
-        match self.turns.first_key_value() {
-            Some((turn, namespace)) => Some((Some(*turn), namespace)),
-            None => self.lines.keys().next().map(|(namespace, _)| (None, namespace)),
-        }
-    }
-
-    /// Keeps the turn of a namespace equal to its head and the slots it uses, after either was changed.
-    fn moved(&mut self, namespace: &Arc<str>, before: Option<Turn>, after: Option<Turn>) {
-        if before == after {
-            return;
-        }
-        if let Some(before) = before {
-            self.turns.remove(&before);
-        }
-        if let Some(after) = after {
-            self.turns.insert(after, Arc::clone(namespace));
-        }
+    /// The one whose turn it is.
+    fn first(&self) -> Option<&Arc<str>> {
+        let alone = || self.lines.keys().next().map(|(namespace, _)| namespace);
+        self.turns.first().map(|(_, _, namespace)| namespace).or_else(alone)
     }
 
     /// Orders the namespaces anew.
-    fn order(&mut self, used: impl Fn(&str) -> u32) {
+    fn order(&mut self, turn: impl Fn(&Arc<str>) -> Turn) {
         self.turns.clear();
         if self.lines.len() > 1 {
-            let namespaces: BTreeSet<_> = self.lines.keys().map(|(namespace, _)| namespace).collect();
-            let turns = namespaces.into_iter().filter_map(|it| Some((self.turn(it, used(it))?, Arc::clone(it))));
-            self.turns = turns.collect();
+            self.turns = self.lines.keys().map(|(namespace, _)| turn(namespace)).collect();
         }
     }
 
-    /// Changes lines, and keeps the turns equal to them. `used` says how many slots a namespace uses.
-    fn change<T>(
-        &mut self,
-        namespace: &Arc<str>,
-        used: impl Fn(&str) -> u32,
-        change: impl FnOnce(&mut Self) -> T,
-    ) -> T {
-        if self.turns.is_empty() {
-            let changed = change(self);
-            if self.lines.len() > 1 {
-                self.order(used);
-            }
-            return changed;
-        }
-        let used = used(namespace);
-        let before = self.turn(namespace, used);
-        let changed = change(self);
-        if self.lines.len() > 1 {
-            let after = self.turn(namespace, used);
-            self.moved(namespace, before, after);
+    /// After lines have come or gone: those of one namespace.
+    fn reorder(&mut self, namespace: &Arc<str>, turn: impl Fn(&Arc<str>) -> Turn) {
+        if self.turns.is_empty() || self.lines.len() <= 1 {
+            self.order(turn);
+        } else if self.head(namespace).is_some() {
+            self.turns.insert(turn(namespace));
         } else {
-            self.turns.clear();
+            self.turns.remove(&turn(namespace));
         }
-        changed
     }
 }
 
@@ -154,8 +134,8 @@ fn first<'a>(of: &(Arc<str>, u8), line: &'a Line) -> Option<(QueueKey, &'a Queue
     Some((QueueKey { rank: of.1, place: *place, number: *number }, queued))
 }
 
-fn used_in(used: &Used, pool: &str, namespace: &str) -> u32 {
-    used.get(pool).and_then(|all| all.get(namespace)).copied().unwrap_or(0)
+fn share_in(shares: &Shares, pool: &str, namespace: &str) -> Share {
+    shares.get(pool).and_then(|all| all.get(namespace)).copied().unwrap_or_default()
 }
 
 impl QueueKey {
@@ -181,77 +161,98 @@ impl Queue {
 
     /// Puts a node in.
     pub fn insert(&mut self, (pool, kind): (&str, &str), namespace: &Arc<str>, key: QueueKey, queued: Queued) {
-        let Self { classes, used, len } = self;
-        let added = classes.entry((pool.into(), kind.into())).or_default().change(
-            namespace,
-            |namespace| used_in(used, pool, namespace),
-            |waiting| {
-                let line = waiting.lines.entry((Arc::clone(namespace), key.rank)).or_default();
-                line.insert((key.place, key.number), queued).is_none()
-            },
-        );
-        *len += u64::from(added);
+        let Self { classes, shares, len, .. } = self;
+        let waiting = classes.entry((pool.into(), kind.into())).or_default();
+        let lines = waiting.lines.len();
+        let line = waiting.lines.entry((Arc::clone(namespace), key.rank)).or_default();
+        *len += u64::from(line.insert((key.place, key.number), queued).is_none());
+        if waiting.lines.len() > lines {
+            waiting.reorder(namespace, |namespace| share_in(shares, pool, namespace).turn(namespace));
+        }
     }
 
     /// Takes a node out, if it is there.
     pub(crate) fn remove(&mut self, class: &Class, namespace: &Arc<str>, key: QueueKey) {
-        let Self { classes, used, len } = self;
+        let Self { classes, shares, len, .. } = self;
         let Some(waiting) = classes.get_mut(class) else { return };
-        let removed = waiting.change(
-            namespace,
-            |namespace| used_in(used, &class.0, namespace),
-            |waiting| {
-                let of = (Arc::clone(namespace), key.rank);
-                let Some(line) = waiting.lines.get_mut(&of) else { return false };
-                let removed = line.remove(&(key.place, key.number)).is_some();
-                if line.is_empty() {
-                    waiting.lines.remove(&of);
-                }
-                removed
-            },
-        );
-        *len -= u64::from(removed);
+        let of = (Arc::clone(namespace), key.rank);
+        let Some(line) = waiting.lines.get_mut(&of) else { return };
+        *len -= u64::from(line.remove(&(key.place, key.number)).is_some());
+        if !line.is_empty() {
+            return;
+        }
+        waiting.lines.remove(&of);
         if waiting.lines.is_empty() {
             classes.remove(class);
+        } else {
+            waiting.reorder(namespace, |namespace| share_in(shares, &class.0, namespace).turn(namespace));
         }
     }
 
     /// Slots of a pool that a namespace uses.
     #[must_use]
     pub fn used(&self, pool: &str, namespace: &str) -> u32 {
-        used_in(&self.used, pool, namespace)
+        share_in(&self.shares, pool, namespace).used
     }
 
-    /// A namespace uses more or fewer slots of a pool.
-    pub(crate) fn use_slots(&mut self, pool: &Arc<str>, namespace: &Arc<str>, more: i32) {
-        let all = self.used.entry(Arc::clone(pool)).or_default();
-        let used = all.entry(Arc::clone(namespace)).or_default();
-        let before = *used;
-        let after = before.saturating_add_signed(more);
-        *used = after;
-        if after == 0 {
-            all.remove(namespace);
-            if all.is_empty() {
-                self.used.remove(pool);
-            }
+    /// A namespace got a slot of a pool.
+    pub(crate) fn slot_begun(&mut self, pool: &Arc<str>, namespace: &Arc<str>) {
+        self.served += 1;
+        let served = self.served;
+        self.change_share(pool, namespace, |share| Share { used: share.used + 1, served });
+    }
+
+    /// It uses one less.
+    pub(crate) fn slot_ended(&mut self, pool: &Arc<str>, namespace: &Arc<str>) {
+        self.change_share(pool, namespace, |share| Share { used: share.used.saturating_sub(1), ..share });
+    }
+
+    fn change_share(&mut self, pool: &Arc<str>, namespace: &Arc<str>, change: impl Fn(Share) -> Share) {
+        if !self.shares.contains_key(pool) {
+            self.shares.insert(Arc::clone(pool), BTreeMap::new());
         }
+        let Some(all) = self.shares.get_mut(pool) else { return };
+        let before = match all.get_mut(namespace) {
+            Some(share) => std::mem::replace(share, change(*share)),
+            None => {
+                all.insert(Arc::clone(namespace), change(Share::default()));
+                Share::default()
+            }
+        };
+        let after = all.get(namespace).copied().unwrap_or_default();
         for ((of, _), waiting) in &mut self.classes {
-            if !waiting.turns.is_empty() && **of == **pool {
-                let (before, after) = (waiting.turn(namespace, before), waiting.turn(namespace, after));
-                waiting.moved(namespace, before, after);
+            if **of == **pool && !waiting.turns.is_empty() && waiting.turns.remove(&before.turn(namespace)) {
+                waiting.turns.insert(after.turn(namespace));
             }
         }
+    }
+
+    /// Who was served when, by pool and namespace, and the last number: what does not follow from leases and nodes.
+    pub fn served(&self) -> (impl Iterator<Item = (&Arc<str>, &Arc<str>, u64)>, u64) {
+        let all = self.shares.iter();
+        let all = all.flat_map(|(pool, all)| all.iter().map(move |(name, share)| (pool, name, share.served)));
+        (all, self.served)
+    }
+
+    /// A queue in which nobody waits, to be filled: the opposite of [`Self::served`].
+    #[must_use]
+    pub fn restored(all: impl Iterator<Item = (Arc<str>, Arc<str>, u64)>, served: u64) -> Self {
+        let mut own = Self { served, ..Self::default() };
+        for (pool, namespace, served) in all {
+            own.shares.entry(pool).or_default().insert(namespace, Share { used: 0, served });
+        }
+        own
     }
 
     /// Counts anew who uses what: pool and namespace of each slot in use.
     pub(crate) fn recount(&mut self, slots: impl Iterator<Item = (Arc<str>, Arc<str>)>) {
-        let Self { classes, used, .. } = self;
-        used.clear();
+        let Self { classes, shares, .. } = self;
+        shares.values_mut().flat_map(BTreeMap::values_mut).for_each(|share| share.used = 0);
         for (pool, namespace) in slots {
-            *used.entry(pool).or_default().entry(namespace).or_default() += 1;
+            shares.entry(pool).or_default().entry(namespace).or_default().used += 1;
         }
         for ((pool, _), waiting) in classes {
-            waiting.order(|namespace| used_in(used, pool, namespace));
+            waiting.order(|namespace| share_in(shares, pool, namespace).turn(namespace));
         }
     }
 
@@ -260,25 +261,24 @@ impl Queue {
         if self.classes.len() == 1 {
             let (class, waiting) = self.classes.first_key_value()?;
             let worker = free(class)?;
-            let (key, queued) = match waiting.turns.first_key_value() {
-                Some((_, namespace)) => waiting.head(namespace)?,
+            let (key, queued) = match waiting.turns.first() {
+                Some((_, _, namespace)) => waiting.head(namespace)?,
                 None => waiting.lines.first_key_value().and_then(|(of, line)| first(of, line))?,
             };
             return Some(Next { class, key, queued, worker });
         }
-        let mut turn: Option<(Turn, &Arc<str>)> = None;
+        let mut turn: Option<(Turn, &str)> = None;
         for (class, waiting) in &self.classes {
-            let Some((own, namespace)) = waiting.first() else { continue };
-            let own = own.or_else(|| waiting.turn(namespace, self.used(&class.0, namespace)));
-            let Some(own) = own.filter(|own| turn.is_none_or(|(first, _)| *own < first)) else { continue };
-            if free(class).is_some() {
-                turn = Some((own, namespace));
+            let Some(namespace) = waiting.first() else { continue };
+            let own = share_in(&self.shares, &class.0, namespace).turn(namespace);
+            if turn.as_ref().is_none_or(|(first, _)| own < *first) && free(class).is_some() {
+                turn = Some((own, &class.0));
             }
         }
-        // Whose turn it is gets his most urgent node, of whatever class.
-        let (_, namespace) = turn?;
+        // Whose turn it is in a pool gets his most urgent node there, of whatever kind.
+        let ((_, _, namespace), pool) = &turn?;
         let mut next: Option<Next<'_, W>> = None;
-        for (class, waiting) in &self.classes {
+        for (class, waiting) in self.classes.iter().filter(|(class, _)| *class.0 == **pool) {
             if let Some((key, queued)) = waiting.head(namespace)
                 && next.as_ref().is_none_or(|next| key < next.key)
                 && let Some(worker) = free(class)
@@ -302,12 +302,17 @@ impl Queue {
     /// Since when the node waits that has waited longest.
     #[must_use]
     pub fn oldest(&self) -> Option<TimeMs> {
-        let lines = self.classes.values().flat_map(|waiting| waiting.lines.values());
-        lines.fold(None, |oldest: Option<TimeMs>, line| {
-            // Nobody has waited from before his place.
-            let earlier = line.iter().take_while(|((place, _), _)| oldest.is_none_or(|oldest| *place < oldest));
-            earlier.fold(oldest, |oldest, (_, queued)| Some(oldest.map_or(queued.since, |it| it.min(queued.since))))
-        })
+        let mut oldest: Option<TimeMs> = None;
+        for line in self.classes.values().flat_map(|waiting| waiting.lines.values()) {
+            for ((place, _), queued) in line.iter() {
+                // Nobody has waited from before his place.
+                if oldest.is_some_and(|oldest| *place >= oldest) {
+                    break;
+                }
+                oldest = Some(oldest.map_or(queued.since, |oldest| oldest.min(queued.since)));
+            }
+        }
+        oldest
     }
 
     /// About how much memory it takes.

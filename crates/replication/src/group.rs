@@ -104,7 +104,17 @@ pub struct Group<M: StateMachine> {
 /// A member whose directory is open, and that takes no part in its group yet.
 pub struct OpenGroup<M: StateMachine> {
     config: GroupConfig,
-    opened: Opened<M>,
+    /// None once it has started.
+    opened: Option<Opened<M>>,
+}
+
+impl<M: StateMachine> Drop for OpenGroup<M> {
+    fn drop(&mut self) {
+        // Its thread holds the files open.
+        if let Some((_, log, ..)) = &self.opened {
+            log.close();
+        }
+    }
 }
 
 impl<M: StateMachine> OpenGroup<M> {
@@ -112,8 +122,9 @@ impl<M: StateMachine> OpenGroup<M> {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(self) -> Result<Group<M>, StartError> {
-        Group::over(self.config, self.opened).await
+    pub async fn start(mut self) -> Result<Group<M>, StartError> {
+        let opened = self.opened.take().expect("it starts once");
+        Group::over(self.config.clone(), opened).await
     }
 }
 
@@ -148,7 +159,7 @@ impl<M: StateMachine> Group<M> {
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening, machine)).await;
         let opened = opened.map_err(|error| StartError::Raft(error.to_string()))??;
-        Ok(OpenGroup { config, opened })
+        Ok(OpenGroup { config, opened: Some(opened) })
     }
 
     async fn over(config: GroupConfig, opened: Opened<M>) -> Result<Self, StartError> {

@@ -52,9 +52,13 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
     // openraft takes it for granted that the log goes on where the snapshot ends.
     let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);
     if next < log.oldest() {
+        log.close();
         return Err(StartError::EntriesMissing { path: config.dir.clone(), from: next, to: log.oldest() - 1 });
     }
-    let (machine, restored) = restored.map_err(failed(&dir))?;
+    let (machine, restored) = restored.map_err(|error| {
+        log.close();
+        failed(&dir)(error)
+    })?;
     let ms = |took: Duration| took.as_millis() as u64;
     let (check_ms, restore_ms, log_ms) = (ms(checked), ms(restored), ms(read));
     tracing::info!(check_ms, restore_ms, log_ms, from = next, "the snapshot was restored and the log read");

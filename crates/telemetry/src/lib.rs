@@ -38,8 +38,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// A member that is away is told of once by what replicates to it, and not with each heartbeat.
-const QUIETER: &str = "openraft::core::heartbeat=error";
+/// A member that is away is told of once by what replicates to it, and not with each heartbeat; and openraft asks every few
+/// entries whether a snapshot is due, which is news only when one is.
+const QUIETER: &str = "openraft::core::heartbeat=error,openraft::core::sm=warn,openraft::core::raft_core=warn,\
+     openraft::engine::engine_impl=warn,openraft::engine::handler::snapshot_handler=warn";
 
 /// What a process tells about itself.
 #[derive(Clone, Debug)]

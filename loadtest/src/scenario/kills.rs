@@ -25,7 +25,7 @@ const BETWEEN: Duration = Duration::from_secs(2);
 const LASTING: usize = 32;
 const LASTING_MS: u64 = 3_000;
 
-/// Until a scheduler that joined has its part of the shards.
+/// Until shards have moved to a scheduler that joined, or from one that left.
 const MOVING: Duration = Duration::from_secs(5);
 
 /// One death, or a scheduler that left or joined.
@@ -120,7 +120,8 @@ fn tell(bench: &mut Bench<'_>, ended: &Ended, deaths: &[Change], lasted: Duratio
     }
     if bench.args.gently {
         // What it is when nobody comes or goes.
-        let calm = deaths.iter().map(|death| longest_ms(&ended.acks, death.at - BETWEEN, death.at)).collect();
+        let before = deaths.iter().filter(|death| death.what == LEFT);
+        let calm = before.map(|death| longest_ms(&ended.acks, death.at - BETWEEN, death.at)).collect();
         spread(bench, "longest wait of a submission in the seconds before", calm);
     }
     bench.figure("accepted", "exec/s", vec![ended.acks.len() as f64 / lasted.as_secs_f64()]);
@@ -183,6 +184,8 @@ async fn leave(bench: &mut Bench<'_>, steady: &Steady, number: usize) -> Result<
     if let Some(status) = status.filter(|status| !status.success()) {
         return Err(Error::NotInOrder { who: schedulers[place].name().to_owned(), status: status.to_string() });
     }
+    // Those who wait for its shards are part of it.
+    tokio::time::sleep(MOVING).await;
     steady.goes_on(100, PATIENCE).await?;
     Ok(Change { what: LEFT, at, until: Instant::now() })
 }

@@ -104,8 +104,8 @@ impl AllInOne {
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
         let layout = Layout { shards: 64, events: 4, inboxes: 4, apis: 1 };
-        // Side by side, since both read all that they have. The coordinator takes part in its group only once the bus is open:
-        // a directory that is refused is left as it was.
+        // Side by side, since both read all that they have. Each leaves a directory that it refuses as it was, and the
+        // coordinator takes part in its group only once the bus is open.
         let (embedded, coordinator) =
             tokio::join!(open_bus(options.data.join("bus")), open_coordinator(&options, &layout));
         let (embedded, coordinator) = (embedded?, coordinator?);

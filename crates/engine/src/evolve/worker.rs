@@ -65,7 +65,7 @@ impl State {
         // Those of the session before, which end now: in the pool in which they will be looked for.
         let leases: Vec<_> =
             self.worker(id).map(|worker| worker.leases.values().copied().collect()).unwrap_or_default();
-        leases.iter().for_each(|lease| self.note_slot(id, lease, -1));
+        leases.iter().for_each(|lease| self.slot_ended(id, lease));
         self.change_worker(id, |worker| {
             worker.pool = Arc::from(&*register.pool);
             worker.kinds = Arc::new(register.kinds.into_iter().collect());
@@ -77,7 +77,13 @@ impl State {
             worker.inbox = inbox;
             worker.boot = register.boot;
         });
-        leases.iter().for_each(|lease| self.note_slot(id, lease, 1));
+        for lease in &leases {
+            let namespace = self.open(lease.execution).map(|execution| Arc::clone(&execution.workflow.namespace));
+            if let (Some(worker), Some(namespace)) = (self.worker(id), namespace) {
+                let pool = Arc::clone(&worker.pool);
+                self.queue.slot_begun(&pool, &namespace);
+            }
+        }
     }
 
     pub(super) fn on_session_ended(&mut self, id: WorkerId) {
@@ -144,7 +150,7 @@ impl State {
         self.change_worker(id, |worker| {
             worker.leases.insert(token, held);
         });
-        self.queue.use_slots(&pool, &namespace, 1);
+        self.queue.slot_begun(&pool, &namespace);
         let node = NodeRef { scope: at.scope, node: at.node, visit };
         self.publish(at.execution, ExecutionEvent::AttemptStarted { node, attempt, worker: id, token });
     }
@@ -155,7 +161,7 @@ impl State {
             worker.leases.remove(&token);
         });
         let Some(lease) = lease else { return };
-        self.note_slot(id, &lease, -1);
+        self.slot_ended(id, &lease);
         let at = At { execution: lease.execution, scope: lease.scope, node: lease.node };
         if let Some(record) = self.record_mut(at)
             && record.token == token
@@ -166,11 +172,11 @@ impl State {
         }
     }
 
-    /// A slot of the worker's pool is used by a namespace, or is no more.
-    fn note_slot(&mut self, id: WorkerId, lease: &Lease, more: i32) {
+    /// A slot of the worker's pool is used by the lease's namespace no more.
+    fn slot_ended(&mut self, id: WorkerId, lease: &Lease) {
         let (Some(worker), Some(execution)) = (self.worker(id), self.open(lease.execution)) else { return };
         let (pool, namespace) = (Arc::clone(&worker.pool), Arc::clone(&execution.workflow.namespace));
-        self.queue.use_slots(&pool, &namespace, more);
+        self.queue.slot_ended(&pool, &namespace);
     }
 
     pub(super) fn on_revoked(&mut self, at: At, after: AfterStop) {

@@ -8,7 +8,7 @@ use nova_engine::ids::ExecutionId;
 use nova_engine::input::{Command, EntryBody, Namespace, PutWorkflow};
 use nova_engine::limits::HEAD_START_MS;
 use nova_engine::output::Assignment;
-use nova_program::Program;
+use nova_program::{NodeKind, Program};
 use proptest::prelude::*;
 
 use crate::build::program;
@@ -174,6 +174,54 @@ fn a_worker_that_comes_back_in_another_pool_takes_its_slots_along() {
     assert_eq!(rig.state.queue.len(), 3, "nobody in the pool can carry them");
     rig.register("two", 2, 0);
     assert_eq!(rig.state.queue.used("default", "default"), 2);
+}
+
+#[test]
+fn who_comes_later_waits_for_one_slot_of_a_flood_and_not_for_all_that_stands_before() {
+    let mut rig = Rig::new(program("list\n  a noop\n"));
+    put(&mut rig, "quiet", program("list\n  a noop\n"));
+    rig.register("one", 1, 0);
+    submit(&mut rig, "default", 100);
+    rig.now += 1_000;
+    submit(&mut rig, "quiet", 3);
+    let mut said = Vec::new();
+    for _ in 0..8 {
+        let [assignment] = &*rig.assignments() else { panic!("there is one slot") };
+        said.push(if *assignment.namespace == *"quiet" { 'q' } else { 'f' });
+        rig.complete(assignment.lease);
+        invariants::check(&rig.state);
+    }
+    assert_eq!(String::from_iter(said), "fqfqfqff");
+}
+
+#[test]
+fn a_turn_in_one_pool_is_none_in_another() {
+    let mut rig = Rig::new(program("list\n  a noop\n"));
+    put(&mut rig, "quiet", program("list\n  a noop\n"));
+    let mut elsewhere = program("list\n  a noop\n");
+    let NodeKind::Work { pool, .. } = &mut elsewhere.nodes[0].kind else { panic!("it is work") };
+    *pool = "other".into();
+    rig.entry(EntryBody::PutWorkflow(PutWorkflow {
+        namespace: "default".into(),
+        name: "elsewhere".into(),
+        hash: [9; 32],
+        program: Arc::new(elsewhere),
+        document: Bytes::from_static(b"{}"),
+    }));
+    rig.register("one", 4, 0);
+    submit(&mut rig, "default", 10);
+    submit(&mut rig, "quiet", 10);
+    let held = rig.assignments();
+    assert_eq!(names(&held), ["default"; 4], "they came first");
+    // It is its turn in the other pool, where it holds nothing, and that is where it gets a slot.
+    let mut submit = rig.submission();
+    (submit.workflow, submit.hash) = ("elsewhere".into(), [9; 32]);
+    let mut worker = registration("two", 1, 0);
+    worker.pool = "other".into();
+    rig.commands(vec![Command::Submit(submit), completed(held[0].lease)]);
+    rig.entry(EntryBody::Register(worker));
+    let given: Vec<_> = rig.assignments().iter().map(|it| (it.namespace.to_string(), it.lease.worker.0)).collect();
+    assert_eq!(given, [("quiet".to_owned(), 1), ("default".to_owned(), 2)]);
 }
 
 proptest! {

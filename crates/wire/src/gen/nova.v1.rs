@@ -3990,9 +3990,9 @@ pub struct SnapshotChunk {
 pub struct Snapshot {}
 /// Nested message and enum types in `Snapshot`.
 pub mod snapshot {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Head {
-        /// 2; a member that meets another one does not install it
+        /// 3; a member that meets another one does not install it
         #[prost(uint32, tag = "1")]
         pub version: u32,
         #[prost(uint32, tag = "2")]
@@ -4011,6 +4011,21 @@ pub mod snapshot {
         pub catalogue_revision: u64,
         #[prost(uint64, tag = "9")]
         pub last_session: u64,
+        /// the last number given
+        #[prost(uint64, tag = "10")]
+        pub served: u64,
+        #[prost(message, repeated, tag = "11")]
+        pub shares: ::prost::alloc::vec::Vec<Share>,
+    }
+    /// When a namespace got its last slot of a pool: a number of this one only.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Share {
+        #[prost(string, tag = "1")]
+        pub pool: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub namespace: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "3")]
+        pub served: u64,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct NamespaceRecord {

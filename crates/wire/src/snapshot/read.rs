@@ -7,7 +7,8 @@ use nova_engine::ids::{Epoch, Offset, OwnerId, ScopeId, Seq, SessionId, ShardId,
 use nova_engine::input::{Namespace, Trigger};
 use nova_engine::output::{Message, Subject};
 use nova_engine::state::{
-    KeyRecord, Lease, NamespaceRecord, OfferRecord, Outbox, QueueKey, Queued, Timer, TimerId, Worker, WorkflowVersion,
+    KeyRecord, Lease, NamespaceRecord, OfferRecord, Outbox, Queue, QueueKey, Queued, Timer, TimerId, Worker,
+    WorkflowVersion,
 };
 use nova_engine::work::{At, Work};
 use nova_engine::{Config, State};
@@ -71,6 +72,11 @@ impl Reader {
         state.next_token = head.next_token;
         state.next_timer = head.next_timer;
         state.next_queue = head.next_queue;
+        let shares = head.shares.iter().map(|it| (Arc::from(&*it.pool), Arc::from(&*it.namespace), it.served));
+        if head.shares.iter().any(|it| it.served > head.served) {
+            return Err(bad("head.shares", "were served in the future"));
+        }
+        state.queue = Queue::restored(shares, head.served);
         state.catalogue.revision = head.catalogue_revision;
         state.workers.last_session = SessionId(head.last_session);
         Ok(Self {

@@ -1,5 +1,7 @@
 //! From the state to chunks, one at a time.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use nova_engine::ids::{ExecutionId, ScopeId, Token};
 use nova_engine::output::Subject;
@@ -177,7 +179,15 @@ fn shard_pieces(shard: &Shard) -> impl Iterator<Item = Piece> + '_ {
 }
 
 fn head(state: &State) -> wire::Head {
+    let (shares, served) = state.queue.served();
+    let share = |(pool, namespace, served): (&Arc<str>, &Arc<str>, u64)| wire::Share {
+        pool: pool.to_string(),
+        namespace: namespace.to_string(),
+        served,
+    };
     wire::Head {
+        served,
+        shares: shares.map(share).collect(),
         version: SNAPSHOT_VERSION,
         shards: u32::from(state.config.shards),
         now_ms: state.now.0,

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-/// Shortest sleep: at higher rates several become due at once, so that the clock does not become the load.
+/// Shortest sleep, in which about so many become due, but never longer than a millisecond: the clock must not become the
+/// load. What is late by it counts as latency, as all lateness does.
 const SHORTEST: Duration = Duration::from_micros(200);
+const TOGETHER: u64 = 10;
 
 /// A schedule: number `n` is due at `begin + n / rate`.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,11 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn due(self, number: u64) -> Instant {
         self.begin + Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(self.per_second)) as u64)
+    }
+
+    fn shortest_sleep(self) -> Duration {
+        let together = Duration::from_nanos(TOGETHER * 1_000_000_000 / self.per_second.max(1));
+        together.clamp(SHORTEST, SHORTEST * 5)
     }
 
     /// How many are due by `now`.
@@ -40,7 +47,7 @@ pub(crate) fn keep(pace: Pace, total: u64, permits: Arc<Semaphore>) -> JoinHandl
                 given = due;
             }
             let rest = pace.due(given).saturating_duration_since(Instant::now());
-            std::thread::sleep(rest.max(SHORTEST));
+            std::thread::sleep(rest.max(pace.shortest_sleep()));
         }
     })
 }

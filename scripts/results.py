@@ -30,6 +30,8 @@ def spread(values, factor=1.0):
 def load():
     records = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        if path.name.startswith("peers-"):
+            continue
         record = json.loads(path.read_text())
         if not record["verified"]:
             sys.exit(f"{path.name}: its results were not right; a figure of it is none")
@@ -64,9 +66,37 @@ def figures(records):
     yield "| | target | figure | |"
     yield "| --- | --- | --- | --- |"
     for record in records:
+        name = record["file"].removesuffix("-" + record["target"]).upper()
         for figure in record["figures"]:
             values = [figure["least"], figure["median"], figure["most"]][: 3 if figure["runs"] > 1 else 1]
-            yield f"| {record['scenario'].upper()} | `{record['target']}` | {figure['name']} | {spread(values)} {figure['unit']} |"
+            yield f"| {name} | `{record['target']}` | {figure['name']} | {spread(values)} {figure['unit']} |"
+
+
+def peers():
+    """The newest comparison with other engines: medians of its rounds, S1 at the better number in flight."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("peers-*.json"))
+    if not files:
+        return
+    record = json.loads(files[-1].read_text())
+    rows = {}
+    for it in record["measurements"]:
+        rows.setdefault((it["system"], it["form"]), {}).setdefault((it["scenario"], it["in_flight"]), []).append(it)
+    yield f"Other engines beside it, in one run of `make bench-peers` ({record['date'][:10]}, commit {record['commit']}; each with its durable defaults):"
+    yield ""
+    yield "| | steps | S1 executions/s | CPU µs each | S2 p50 ms | p99 ms | S3 s | S4 s |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for (system, form), cells in rows.items():
+        def of(scenario, field, factor=1.0):
+            found = [runs for (name, _), runs in cells.items() if name == scenario]
+            best = max(found, key=lambda runs: statistics.median(run["executions_per_s"] for run in runs), default=None)
+            return spread([run[field] for run in best], factor) if best else "–"
+
+        columns = [
+            of("s1", "executions_per_s"), of("s1", "cpu_us_per_execution_total"), of("s2", "p50_ms"), of("s2", "p99_ms"),
+            of("s3", "seconds"), of("s4", "p50_ms", 1e-3),
+        ]
+        version = record["systems"][system]["version"].split(";")[0]
+        yield f"| `{system}`, {version} | {form} | {' | '.join(columns)} |"
 
 
 def tables():
@@ -79,6 +109,8 @@ def tables():
     yield from loops([it for it in records if it["scenario"] in ("s1", "s2", "s5")])
     yield ""
     yield from figures([it for it in records if it["scenario"] not in ("s1", "s2")])
+    yield ""
+    yield from peers()
 
 
 def main():

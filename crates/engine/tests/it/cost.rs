@@ -67,14 +67,7 @@ fn cost_beside_many_workers_and_waiting_kinds() {
     }
     noops(&mut rig, "1,000 workers", 100_000, 512);
     // Work of a kind that nobody carries waits in the same pool.
-    let put = nova_engine::input::PutWorkflow {
-        namespace: "default".into(),
-        name: "stuck".into(),
-        hash: [8; 32],
-        program: program("list\n  a nobody-carries-this\n").into(),
-        document: bytes::Bytes::from_static(b"{}"),
-    };
-    rig.entry(EntryBody::PutWorkflow(put));
+    rig.put("default", "stuck", [8; 32], program("list\n  a nobody-carries-this\n"));
     let mut stuck = rig.submission();
     stuck.workflow = "stuck".into();
     stuck.hash = [8; 32];
@@ -96,14 +89,7 @@ fn cost_beside_many_open_executions() {
     if let Some(kib) = resident_kib() {
         println!("204,800 open: {:.2} KiB each, with their messages", (kib - before) as f64 / 204_800.0);
     }
-    let put = nova_engine::input::PutWorkflow {
-        namespace: "default".into(),
-        name: "n".into(),
-        hash: [7; 32],
-        program: program("list\n  a noop\n").into(),
-        document: bytes::Bytes::from_static(b"{}"),
-    };
-    rig.entry(EntryBody::PutWorkflow(put));
+    rig.put("default", "n", [7; 32], program("list\n  a noop\n"));
     rig.register("one", 2_000, 0);
     others(&mut rig, "before a freeze");
     let begin = Instant::now();

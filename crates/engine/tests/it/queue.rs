@@ -1,11 +1,9 @@
 //! Who gets the next free slot.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use nova_engine::ids::ExecutionId;
-use nova_engine::input::{Command, EntryBody, Namespace, PutWorkflow};
+use nova_engine::input::{Command, EntryBody, Namespace};
 use nova_engine::limits::HEAD_START_MS;
 use nova_engine::output::Assignment;
 use nova_program::{NodeKind, Program};
@@ -19,13 +17,7 @@ use crate::rig::{Rig, completed, registration};
 fn put(rig: &mut Rig, namespace: &str, program: Program) {
     let spec = Namespace { name: namespace.into(), max_open_executions: 1_000, max_keys: 1_000 };
     rig.entry(EntryBody::PutNamespace(spec));
-    rig.entry(EntryBody::PutWorkflow(PutWorkflow {
-        namespace: namespace.into(),
-        name: "w".into(),
-        hash: [7; 32],
-        program: Arc::new(program),
-        document: Bytes::from_static(b"{}"),
-    }));
+    rig.put(namespace, "w", [7; 32], program);
 }
 
 fn submit(rig: &mut Rig, namespace: &str, count: usize) -> Vec<ExecutionId> {
@@ -139,13 +131,7 @@ fn within_a_namespace_priority_goes_first_whatever_kind_it_asks_for() {
     let mut urgent = program("list\n  a http\n");
     urgent.priority = 9;
     let mut rig = Rig::new(program("list\n  a noop\n"));
-    rig.entry(EntryBody::PutWorkflow(PutWorkflow {
-        namespace: "default".into(),
-        name: "urgent".into(),
-        hash: [8; 32],
-        program: Arc::new(urgent),
-        document: Bytes::from_static(b"{}"),
-    }));
+    rig.put("default", "urgent", [8; 32], urgent);
     submit(&mut rig, "default", 2);
     rig.now += 10;
     let mut submit = rig.submission();
@@ -201,13 +187,7 @@ fn a_turn_in_one_pool_is_none_in_another() {
     let mut elsewhere = program("list\n  a noop\n");
     let NodeKind::Work { pool, .. } = &mut elsewhere.nodes[0].kind else { panic!("it is work") };
     *pool = "other".into();
-    rig.entry(EntryBody::PutWorkflow(PutWorkflow {
-        namespace: "default".into(),
-        name: "elsewhere".into(),
-        hash: [9; 32],
-        program: Arc::new(elsewhere),
-        document: Bytes::from_static(b"{}"),
-    }));
+    rig.put("default", "elsewhere", [9; 32], elsewhere);
     rig.register("one", 4, 0);
     submit(&mut rig, "default", 10);
     submit(&mut rig, "quiet", 10);

@@ -74,14 +74,20 @@ impl Rig {
             submitted: 0,
         };
         rig.grant(1);
-        rig.entry(EntryBody::PutWorkflow(PutWorkflow {
-            namespace: "default".into(),
-            name: "w".into(),
-            hash: [7; 32],
+        rig.put("default", "w", [7; 32], program);
+        rig
+    }
+
+    /// A version of a workflow.
+    pub fn put(&mut self, namespace: &str, name: &str, hash: [u8; 32], program: Program) {
+        let verdict = self.entry(EntryBody::PutWorkflow(PutWorkflow {
+            namespace: namespace.into(),
+            name: name.into(),
+            hash,
             program: Arc::new(program),
             document: Bytes::from_static(b"{}"),
         }));
-        rig
+        assert!(matches!(verdict, Verdict::Applied(_)), "{verdict:?}");
     }
 
     pub fn entry(&mut self, body: EntryBody) -> Verdict {

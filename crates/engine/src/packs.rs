@@ -1,7 +1,7 @@
 //! Parked executions, many in one piece of memory.
 
 use crate::ids::ExecutionId;
-use crate::pieces::Piece;
+use crate::pieces::{Piece, grow};
 
 /// Parked executions side by side: each costs its bytes and 20 more, and a copy of a piece is three copies of memory.
 #[derive(Clone, Default)]
@@ -31,6 +31,9 @@ impl Packs {
 
     pub(crate) fn insert(&mut self, at: usize, id: ExecutionId, bytes: &[u8]) {
         let (start, len) = (self.start(at), self.bytes.len());
+        grow(&mut self.bytes, bytes.len());
+        grow(&mut self.ids, 1);
+        grow(&mut self.ends, 1);
         self.bytes.extend_from_slice(bytes);
         if start < len {
             self.bytes.copy_within(start..len, start + bytes.len());

@@ -41,6 +41,14 @@ pub(crate) trait Piece: Clone + Default {
     fn close(&mut self);
 }
 
+/// Makes room for more things in a piece. It grows by an eighth and not to twice its size: there may be many thousands of
+/// them, and most are as full as they will ever be.
+pub(crate) fn grow<T>(things: &mut Vec<T>, more: usize) {
+    if things.capacity() - things.len() < more {
+        things.reserve_exact(more.max(things.len() / 8).max(8));
+    }
+}
+
 /// Where something stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {

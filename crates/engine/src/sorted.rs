@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use crate::pieces::{Piece, Pieces, Place};
+use crate::pieces::{Piece, Pieces, Place, grow};
 
 /// A sorted map. A copy costs a pointer for each hundred entries or so; it and the original then share what neither has
 /// changed. Equal maps are equal, and hash alike, however their entries came to be there.
@@ -151,6 +151,8 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
             }
             Err(place) => {
                 let (piece, place) = self.0.make_room(&key, place);
+                grow(&mut piece.keys, 1);
+                grow(&mut piece.values, 1);
                 piece.keys.insert(place.at, key);
                 piece.values.insert(place.at, value);
                 (place, None)

@@ -35,6 +35,11 @@ const NEWEST: f64 = 0.3;
 const ACTIVE: Duration = Duration::from_secs(1);
 /// Longest time that somebody is sent away for: a recovered cluster must not stand idle until they come back.
 const LONGEST_S: f64 = 10.0;
+/// Refusals per second that need not wait for their turn. More must, one for each decision: what they cost is taken from
+/// the work, and who waits for an answer asks nothing else on that connection.
+const QUICK_REFUSALS: f64 = 1_000.0;
+/// Longest wait of a refusal.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
 
 /// What is set.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,8 @@ pub(crate) struct Limits {
 pub(crate) struct Refusal {
     /// Whole seconds, as HTTP wants it; at least 1.
     pub retry_after_s: u64,
+    /// When it is to be told: at once, or when it is its turn.
+    pub at: Instant,
 }
 
 #[derive(Debug)]
@@ -89,6 +96,8 @@ pub(crate) struct Control {
     rate: f64,
     refused_rate: f64,
     refusals: u64,
+    /// When the next refusal may be told.
+    turn: Instant,
     /// What answers took in the last look that had any.
     taken: Duration,
 }
@@ -109,6 +118,7 @@ impl Control {
             rate: 0.0,
             refused_rate: 0.0,
             refusals: 0,
+            turn: now,
             taken: Duration::ZERO,
         }
     }
@@ -139,7 +149,7 @@ impl Control {
         if let Some(tenant) = self.tenants.get_mut(namespace) {
             tenant.asked(now);
         }
-        Err(self.refusal())
+        Err(self.refusal(now))
     }
 
     /// Takes a submission, which counts until it has [`ended`](Self::ended).
@@ -179,12 +189,14 @@ impl Control {
 
     /// All who are refused come again. They are told times over which the cluster can take them, one after the other, so
     /// that they do not come as one wave: `refused / decided` seconds for each second of refusals, and what is under way.
-    fn refusal(&mut self) -> Refusal {
+    fn refusal(&mut self, now: Instant) -> Refusal {
         let rate = self.rate.max(1.0);
         let refused = self.refused_rate.max(f64::from(self.seen.refused));
         let seconds = (self.in_flight as f64 / rate + refused / rate).ceil().clamp(1.0, LONGEST_S) as u64;
         self.refusals += 1;
-        Refusal { retry_after_s: 1 + self.refusals % seconds }
+        let at = self.turn.clamp(now, now + REFUSED_WITHIN);
+        self.turn = at + Duration::from_secs_f64(1.0 / self.rate.max(QUICK_REFUSALS));
+        Refusal { retry_after_s: 1 + self.refusals % seconds, at }
     }
 
     /// Looks at the answers, if it is time to.

@@ -29,6 +29,8 @@ struct Of {
     slowest: Duration,
     taken: Duration,
     retry_after: (u64, u64),
+    /// Of a refusal.
+    longest_wait: Duration,
 }
 
 impl World {
@@ -50,7 +52,7 @@ impl World {
                     *due -= 1.0;
                     match self.control.admit(name, self.now) {
                         Ok(()) => self.queue.push_back((name, self.now)),
-                        Err(refusal) => seen.entry(name).or_default().refuse(refusal),
+                        Err(refusal) => seen.entry(name).or_default().refuse(refusal, self.now),
                     }
                 }
             }
@@ -73,7 +75,8 @@ impl World {
 }
 
 impl Of {
-    fn refuse(&mut self, refusal: Refusal) {
+    fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        self.longest_wait = self.longest_wait.max(refusal.at - now);
         let seconds = refusal.retry_after_s;
         let (least, most) = if self.refused == 0 { (seconds, seconds) } else { self.retry_after };
         self.retry_after = (least.min(seconds), most.max(seconds));
@@ -125,6 +128,29 @@ fn who_is_sent_away_is_told_times_over_which_all_can_come_again() {
     // However many there are, nobody is sent away for long.
     let seen = world.run(3_000, 1_000.0, &[("a", 300_000.0)])["a"];
     assert_eq!(seen.retry_after.1, LONGEST_S as u64, "{seen:?}");
+}
+
+#[test]
+fn refusals_wait_for_their_turn_where_there_are_more_of_them_than_decisions() {
+    let mut world = World::new();
+    let mut waits = |per_second: f64| {
+        world.run(3_000, 2_000.0, &[("a", per_second)]);
+        let seen = world.run(2_000, 2_000.0, &[("a", per_second)])["a"];
+        assert!(seen.refused > 0, "{per_second}: {seen:?}");
+        seen.longest_wait
+    };
+    // They come in bursts, so a few milliseconds are none.
+    assert!(waits(3_000.0) <= Duration::from_millis(5));
+    assert_eq!(waits(20_000.0), REFUSED_WITHIN);
+    assert!(waits(3_000.0) <= REFUSED_WITHIN);
+    assert!(waits(3_000.0) <= Duration::from_millis(5), "the line is gone");
+}
+
+#[test]
+fn while_nothing_is_decided_refusals_wait_no_longer_than_they_may() {
+    let mut world = World::new();
+    let seen = world.run(5_000, 0.0, &[("a", 10_000.0)])["a"];
+    assert!(seen.refused > 10_000 && seen.longest_wait <= REFUSED_WITHIN, "{seen:?}");
 }
 
 #[test]

@@ -78,6 +78,8 @@ impl Service<Request> for Gate {
             // What is not read here closes the connection, and a client that still sends may not see the answer.
             let reading = axum::body::to_bytes(request.into_body(), READ_BYTES);
             let _ = tokio::time::timeout(READ_WITHIN, reading).await;
+            // A client that waits for its answer sends no more on that connection meanwhile.
+            tokio::time::sleep_until(refusal.at.into()).await;
             measured.note(SUBMISSIONS, response.status().as_u16(), begun.elapsed());
             Ok(response)
         };

@@ -55,8 +55,6 @@ pub(crate) struct Limits {
 pub(crate) struct Refusal {
     /// Whole seconds, as HTTP wants it; at least 1.
     pub retry_after_s: u64,
-    /// When it is to be told: at once, or when it is its turn.
-    pub at: Instant,
 }
 
 #[derive(Debug)]
@@ -149,7 +147,7 @@ impl Control {
         if let Some(tenant) = self.tenants.get_mut(namespace) {
             tenant.asked(now);
         }
-        Err(self.refusal(now))
+        Err(self.refusal())
     }
 
     /// Takes a submission, which counts until it has [`ended`](Self::ended).
@@ -189,14 +187,20 @@ impl Control {
 
     /// All who are refused come again. They are told times over which the cluster can take them, one after the other, so
     /// that they do not come as one wave: `refused / decided` seconds for each second of refusals, and what is under way.
-    fn refusal(&mut self, now: Instant) -> Refusal {
+    fn refusal(&mut self) -> Refusal {
         let rate = self.rate.max(1.0);
         let refused = self.refused_rate.max(f64::from(self.seen.refused));
         let seconds = (self.in_flight as f64 / rate + refused / rate).ceil().clamp(1.0, LONGEST_S) as u64;
         self.refusals += 1;
+        Refusal { retry_after_s: 1 + self.refusals % seconds }
+    }
+
+    /// When somebody who is refused is to be told: at once, or when it is his turn, which is taken by that. Who only looks
+    /// whether there is room takes none.
+    pub(crate) fn turn(&mut self, now: Instant) -> Instant {
         let at = self.turn.clamp(now, now + REFUSED_WITHIN);
         self.turn = at + Duration::from_secs_f64(1.0 / self.rate.max(QUICK_REFUSALS));
-        Refusal { retry_after_s: 1 + self.refusals % seconds, at }
+        at
     }
 
     /// Looks at the answers, if it is time to.

@@ -52,7 +52,10 @@ impl World {
                     *due -= 1.0;
                     match self.control.admit(name, self.now) {
                         Ok(()) => self.queue.push_back((name, self.now)),
-                        Err(refusal) => seen.entry(name).or_default().refuse(refusal, self.now),
+                        Err(refusal) => {
+                            let wait = self.control.turn(self.now) - self.now;
+                            seen.entry(name).or_default().refuse(refusal, wait);
+                        }
                     }
                 }
             }
@@ -75,8 +78,8 @@ impl World {
 }
 
 impl Of {
-    fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        self.longest_wait = self.longest_wait.max(refusal.at - now);
+    fn refuse(&mut self, refusal: Refusal, wait: Duration) {
+        self.longest_wait = self.longest_wait.max(wait);
         let seconds = refusal.retry_after_s;
         let (least, most) = if self.refused == 0 { (seconds, seconds) } else { self.retry_after };
         self.retry_after = (least.min(seconds), most.max(seconds));
@@ -144,6 +147,17 @@ fn refusals_wait_for_their_turn_where_there_are_more_of_them_than_decisions() {
     assert_eq!(waits(20_000.0), REFUSED_WITHIN);
     assert!(waits(3_000.0) <= REFUSED_WITHIN);
     assert!(waits(3_000.0) <= Duration::from_millis(5), "the line is gone");
+}
+
+#[test]
+fn who_only_looks_whether_there_is_room_takes_no_turn() {
+    let mut world = World::new();
+    world.run(4_000, 1_000.0, &[("a", 3_000.0)]);
+    let now = world.now + REFUSED_WITHIN * 2;
+    // As batches do that wait.
+    let looks = (0..1_000).filter(|_| world.control.admit("a", now).is_err()).count();
+    assert!(looks > 500, "{looks}");
+    assert_eq!(world.control.turn(now), now);
 }
 
 #[test]

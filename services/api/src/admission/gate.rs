@@ -39,7 +39,7 @@ impl Gate {
         Self { router, app, measured, refused }
     }
 
-    fn knock(&self, request: &Request) -> Result<(), Refusal> {
+    fn knock(&self, request: &Request) -> Result<(), (Refusal, Instant)> {
         if request.method() != Method::POST || request.uri().path() != SUBMISSIONS {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Service<Request> for Gate {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Err(refusal) = self.knock(&request) else { return Either::Left(self.router.call(request)) };
+        let Err((refusal, turn)) = self.knock(&request) else { return Either::Left(self.router.call(request)) };
         let begun = Instant::now();
         let response = self.answer(refusal);
         let measured = Arc::clone(&self.measured);
@@ -79,7 +79,7 @@ impl Service<Request> for Gate {
             let reading = axum::body::to_bytes(request.into_body(), READ_BYTES);
             let _ = tokio::time::timeout(READ_WITHIN, reading).await;
             // A client that waits for its answer sends no more on that connection meanwhile.
-            tokio::time::sleep_until(refusal.at.into()).await;
+            tokio::time::sleep_until(turn.into()).await;
             measured.note(SUBMISSIONS, response.status().as_u16(), begun.elapsed());
             Ok(response)
         };

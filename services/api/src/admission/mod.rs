@@ -93,12 +93,14 @@ impl Admission {
         Arc::new(Self { control, limited: AtomicBool::new(false), rooms: Arc::new(Semaphore::new(ROOMS)) })
     }
 
-    /// Whether a submission of the namespace is to be turned away before it is read.
-    pub(crate) fn knock(&self, namespace: &str) -> Result<(), Refusal> {
+    /// Whether a submission of the namespace is to be turned away before it is read, and when it is to be told.
+    pub(crate) fn knock(&self, namespace: &str) -> Result<(), (Refusal, Instant)> {
         if !self.limited.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.control.lock().knock(namespace, Instant::now())
+        let now = Instant::now();
+        let mut control = self.control.lock();
+        control.knock(namespace, now).map_err(|refusal| (refusal, control.turn(now)))
     }
 
     /// Takes a submission.

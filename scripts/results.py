@@ -56,10 +56,11 @@ def loops(records):
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for record in records:
         beside = f", beside {record['parked_before']:,} parked" if record["parked_before"] else ""
+        keyed = ", with keys" if record.get("keyed") else ""
         for key, runs in phases(record):
             values = [[run[name] for run in runs] for name in ("executions_per_s", "p50_ms", "p99_ms", "cpu_us_per_execution_total")]
             cells = " | ".join(spread(value) for value in values)
-            yield f"| {record['scenario'].upper()}{beside} | `{record['target']}` | {key} | {cells} |"
+            yield f"| {record['scenario'].upper()}{keyed}{beside} | `{record['target']}` | {key} | {cells} |"
 
 
 def figures(records):

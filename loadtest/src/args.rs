@@ -54,6 +54,9 @@ pub struct Args {
     /// last of them.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub batch: Option<u32>,
+    /// s1, s2, s5: each execution has an idempotency key, which says what shard it goes to.
+    #[arg(long)]
+    pub keyed: bool,
     /// s1, s2, s5, s6, s8: executions that are parked on a timer of two hours before; left out: none, s6 100,000, s8
     /// 1,000,000.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]

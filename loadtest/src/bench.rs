@@ -86,6 +86,7 @@ impl<'a> Bench<'a> {
             warmup: Duration::from_secs(self.args.warmup_seconds()),
             measured: Duration::from_secs(self.args.seconds()),
             batch: self.args.batch(),
+            keyed: self.args.keyed,
             first: self.next,
             asks: Asks::End,
             due: None,

@@ -65,7 +65,7 @@ impl Old {
         let text = |record: &Value, field: &str| record[field].as_str().unwrap_or("unknown").to_owned();
         let mut said =
             format!("compared with {}: {} → {}\n", self.name, text(&self.record, "commit"), text(&new, "commit"));
-        for field in ["/machine/cpu", "/machine/cores", "/machine/file_system", "/parked_before"] {
+        for field in ["/machine/cpu", "/machine/cores", "/machine/file_system", "/keyed", "/parked_before"] {
             let (old, new) = (self.record.pointer(field), new.pointer(field));
             if old != new {
                 let show = |value: Option<&Value>| value.map_or_else(|| "unknown".into(), ToString::to_string);

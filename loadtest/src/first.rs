@@ -9,8 +9,8 @@ use crate::http::Connection;
 use crate::request::{Asks, FIRST, Said, read_line};
 use crate::workflow::Workflow;
 
-/// So many keys fall on all of 64 shards, but for one start in fifty.
-const KEYS: u64 = 512;
+/// So many keys fall on all of 24 shards, but for one start in two thousand.
+const KEYS: u64 = 256;
 /// Longest wait until all come back.
 const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);

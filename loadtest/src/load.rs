@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub measured: Duration,
     /// Executions in one request.
     pub batch: u32,
+    /// Each execution has a key.
+    pub keyed: bool,
     /// Number of the first one.
     pub first: u64,
     /// What answers are waited for.
@@ -162,7 +164,7 @@ where
         asks: plan.asks,
         wait_seconds: WAIT_SECONDS,
         due: plan.due,
-        keyed: false,
+        keyed: plan.keyed,
     });
     let result = supervise(read, plan, &shared, connections, template).await;
     permits.close();
@@ -319,7 +321,7 @@ mod tests {
 
     fn plan(kind: Loop, batch: u32) -> Plan {
         let (warmup, measured, asks) = (Duration::from_secs(1), Duration::from_secs(2), Asks::End);
-        Plan { kind, warmup, measured, batch, first: 5, asks, due: None }
+        Plan { kind, warmup, measured, batch, keyed: false, first: 5, asks, due: None }
     }
 
     #[test]
@@ -340,7 +342,7 @@ mod tests {
         let workflow = Workflow::chain("s1", 1, Work::Noop);
         let address = Fake::start(fault, &workflow).await;
         let (warmup, measured) = (Duration::ZERO, Duration::from_millis(100));
-        let plan = Plan { kind, warmup, measured, batch, first: FIRST, asks, due: None };
+        let plan = Plan { kind, warmup, measured, batch, keyed: false, first: FIRST, asks, due: None };
         let loaded = run(address, || Ok(Reading::default()), &workflow, &plan).await?;
         let mut connection = Connection::open(address).await.expect("it listens");
         let sent = &loaded.tally.sent;

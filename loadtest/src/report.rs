@@ -23,6 +23,8 @@ pub struct Record {
     pub target: &'static str,
     /// `noop`, `bare` or `echo`.
     pub work: &'static str,
+    /// Each execution had an idempotency key.
+    pub keyed: bool,
     /// Executions that were parked before.
     pub parked_before: u64,
     /// Commit of the checkout.

@@ -66,6 +66,7 @@ async fn once(args: &Args) -> Result<Record, Error> {
         scenario: args.scenario.name(),
         target: args.target.name(),
         work: args.work().name(),
+        keyed: args.keyed,
         parked_before: args.parked(),
         commit: commit(),
         nova: version,

@@ -78,7 +78,7 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { shards: 64, events: 4, inboxes: 64, apis: 16 }
+        Self { shards: 24, events: 4, inboxes: 64, apis: 16 }
     }
 }
 

@@ -128,7 +128,7 @@ pub struct Dev {
     /// Log every attempt of the worker there, synced, for verification.
     #[arg(long, hide = true)]
     pub ledger: Option<PathBuf>,
-    /// Coordinators that run elsewhere, of cluster `dev` with 64 shards, instead of one in this process.
+    /// Coordinators that run elsewhere, of cluster `dev` with 8 shards, instead of one in this process.
     #[arg(long = "coordinator", hide = true, value_name = "URL")]
     pub coordinators: Vec<String>,
 }
@@ -299,13 +299,13 @@ pub enum Trigger {
 #[derive(Debug, Subcommand)]
 pub enum Admin {
     /// Create the topics of a cluster with the right settings, or check them.
-    #[command(after_help = "Example:\n  nova admin topics --bootstrap 127.0.0.1:9092 --shards 64 --replicas 3")]
+    #[command(after_help = "Example:\n  nova admin topics --bootstrap 127.0.0.1:9092 --shards 24 --replicas 3")]
     Topics {
         /// Kafka brokers.
         #[arg(long)]
         bootstrap: String,
         /// Shards of the cluster; fixed when the cluster is made.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = 24)]
         shards: u32,
         /// Partitions of the event topic; fixed too.
         #[arg(long, default_value_t = 4)]

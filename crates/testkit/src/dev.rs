@@ -56,7 +56,7 @@ impl DevCluster {
             None => None,
             Some(count) => {
                 // What `nova dev` expects of coordinators outside.
-                let settings = MembersOptions { count, cluster: "dev".into(), ..MembersOptions::default() };
+                let settings = MembersOptions { count, cluster: "dev".into(), shards: 8, ..MembersOptions::default() };
                 Some(Members::start(nova, &settings, dir.path())?)
             }
         };

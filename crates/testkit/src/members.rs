@@ -28,7 +28,7 @@ impl Default for MembersOptions {
         Self {
             count: 3,
             cluster: "nova".into(),
-            shards: 64,
+            shards: 24,
             inboxes: 4,
             log: "file".into(),
             settings: toml::Table::new(),

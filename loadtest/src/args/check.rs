@@ -78,7 +78,7 @@ impl Args {
 
     /// Options that were given and that the scenario does not look at.
     fn unused(&self) -> Vec<String> {
-        let given: [(&str, bool, &[ScenarioName]); 14] = [
+        let given: [(&str, bool, &[ScenarioName]); 15] = [
             ("work", self.work.is_some(), &[S1, S2, S3, S5, Overload]),
             ("seconds", self.seconds.is_some(), &[S1, S2, S5, S6, Overload, S9a]),
             ("warmup", self.warmup.is_some(), &[S1, S2, S3, S4, S5, S6, S7, Overload, X1]),
@@ -86,6 +86,7 @@ impl Args {
             ("concurrency", self.concurrency.is_some(), &[S1, S2, Overload]),
             ("rate", self.rate.is_some(), &[S1, S2, S5, S6, S7]),
             ("batch", self.batch.is_some(), &[S1, S2, S3, X1]),
+            ("keyed", self.keyed, &[S1, S2, S5]),
             ("parked", self.parked.is_some(), &[S1, S2, S5, S6, S8]),
             ("wakes", self.wakes.is_some(), &[S6]),
             ("steps", self.steps.is_some(), &[Overload]),
@@ -175,6 +176,7 @@ mod tests {
             "s7 --target embedded-3 --victim worker",
             "s7 --target kafka-1 --victim worker --gently",
             "s1 --gently",
+            "s3 --keyed",
             "s8 --rate 5",
             "s9a --target kafka-1",
             "s9b --target embedded-3",
@@ -187,7 +189,7 @@ mod tests {
         for right in [
             "s1 --target kafka-1 --log sled",
             "s1 --loops open --rate 100",
-            "s1 --batch 64",
+            "s1 --batch 64 --keyed",
             "s2 --loops open",
             "s1 --parked 1000",
             "s3 --batch 1000",

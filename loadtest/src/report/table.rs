@@ -33,8 +33,9 @@ impl Record {
             0 => String::new(),
             parked => format!(" beside {parked} parked executions"),
         };
+        let keyed = if self.keyed { " with keys" } else { "" };
         let Self { scenario, work, target, nova, commit, .. } = self;
-        let mut text = format!("{scenario} {work} on {target}{parked}, {nova} ({commit})\n");
+        let mut text = format!("{scenario} {work}{keyed} on {target}{parked}, {nova} ({commit})\n");
         for note in &self.notes {
             let _ = writeln!(text, "{note}");
         }
@@ -200,6 +201,7 @@ pub(crate) mod tests {
             scenario: "s1",
             target: "embedded",
             work: "noop",
+            keyed: false,
             parked_before: 0,
             commit: "c".into(),
             nova: "n".into(),

@@ -37,7 +37,7 @@ pub struct Options {
     pub trace_ratio: f64,
     /// Where the worker notes each attempt, for verification.
     pub ledger: Option<PathBuf>,
-    /// Coordinators that run elsewhere, of cluster `dev` with 64 shards; none: one runs here.
+    /// Coordinators that run elsewhere, of cluster `dev` with [`SHARDS`] shards; none: one runs here.
     pub coordinators: Vec<String>,
 }
 
@@ -91,6 +91,8 @@ struct Parts {
 }
 
 const CLUSTER: &str = "dev";
+/// Its shards: all of them are in one process, and each costs.
+pub const SHARDS: u32 = 8;
 /// The one scheduler.
 const OWNER: u64 = 1;
 /// Pause until the bus is told again where to go on, and the longest wait for the answer that says it.
@@ -103,7 +105,7 @@ impl AllInOne {
     /// See [`RunError`].
     pub async fn start(options: Options, metrics: MetricsPage, stop: CancellationToken) -> Result<Self, RunError> {
         let lock = DirLock::take(&options.data)?;
-        let layout = Layout { shards: 64, events: 4, inboxes: 4, apis: 1 };
+        let layout = Layout { shards: SHARDS, events: 4, inboxes: 4, apis: 1 };
         // Side by side, since both read all that they have. Each leaves a directory that it refuses as it was, and the
         // coordinator takes part in its group only once the bus is open.
         let (embedded, coordinator) =

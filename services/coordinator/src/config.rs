@@ -74,7 +74,7 @@ impl Default for Config {
             members: vec!["1@http://127.0.0.1:7710".into()],
             data: "data/coordinator".into(),
             log: LogChoice::File,
-            shards: 64,
+            shards: 24,
             inboxes: 64,
             heartbeat_ms: 80,
             election_min_ms: 200,

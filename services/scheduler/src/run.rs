@@ -4,8 +4,9 @@ mod leases;
 mod positions;
 mod proposing;
 mod reading;
+mod ready;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -62,8 +63,7 @@ pub struct Scheduler {
     /// Proposals on their way.
     sent: BTreeMap<u64, proposing::Sent>,
     next_request: u64,
-    /// Shards that may have something to propose.
-    ready: BTreeSet<u32>,
+    ready: ready::Ready,
     told: mpsc::UnboundedReceiver<Told>,
     tell: mpsc::UnboundedSender<Told>,
     /// Once the bus has told how many partitions there are.
@@ -102,7 +102,7 @@ impl Scheduler {
             shards: BTreeMap::new(),
             sent: BTreeMap::new(),
             next_request: 1,
-            ready: BTreeSet::new(),
+            ready: ready::Ready::default(),
             told,
             tell,
             publisher: None,
@@ -185,7 +185,7 @@ impl Scheduler {
                     self.renew(now);
                     self.ask_positions(now);
                     self.resume(now, &mut *reader);
-                    self.ready.extend(self.shards.keys());
+                    self.ready.extend(self.shards.keys().copied());
                     self.propose(&link, true);
                     self.measure();
                 }
@@ -269,7 +269,6 @@ impl Scheduler {
             reader.remove(&Topic::Commands, number);
             self.evaluator.forget(number);
         }
-        self.ready.remove(&number);
     }
 
     fn measure(&self) {

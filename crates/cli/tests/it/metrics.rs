@@ -83,7 +83,7 @@ const COORDINATOR: &[Wanted] = &[
 ];
 
 const SCHEDULER: &[Wanted] = &[
-    ("nova_scheduler_shards", "=", 64.0),
+    ("nova_scheduler_shards", "=", 8.0),
     ("nova_scheduler_shards_halted", "=", 0.0),
     ("nova_scheduler_commands_lag_records", "=", 0.0),
     ("nova_scheduler_buffered_records", "=", 0.0),

@@ -54,7 +54,8 @@ impl Tenant {
     pub(super) fn start(&self, warmup: Duration, measured: Duration) -> Running {
         let (address, workflow) = (self.address, self.workflow.clone());
         let kind = Loop::Open { per_second: PER_SECOND };
-        let plan = Plan { kind, warmup, measured, batch: 1, first: self.next, asks: Asks::End, due: None };
+        let plan =
+            Plan { kind, warmup, measured, batch: 1, keyed: false, first: self.next, asks: Asks::End, due: None };
         Running(std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|source| Error::Connect { address, source })?;

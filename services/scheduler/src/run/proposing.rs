@@ -31,37 +31,26 @@ pub(super) struct Sent {
 
 impl Scheduler {
     pub(super) fn propose(&mut self, link: &Link, alone: bool) {
-        let mut done = Vec::new();
-        for number in &self.ready {
-            let Some(shard) = self.shards.get_mut(number) else {
-                done.push(*number);
-                continue;
-            };
-            loop {
-                if self.sent.len() >= IN_FLIGHT || !link.has_room() {
-                    break;
-                }
-                let Some(proposal) = shard.proposal(alone) else {
-                    done.push(*number);
-                    break;
-                };
-                histogram!(names::BATCH).record(proposal.records.len() as f64);
-                let request = self.next_request;
-                self.next_request += 1;
-                let bodies = proposal.records.iter().map(|record| &record.commands);
-                let spans = trace::of_commands(trace::names::PROPOSE, bodies);
-                let (epoch, next_offset) = (shard.epoch, proposal.next_offset);
-                let sent = Sent { shard: *number, epoch, next_offset, at: Instant::now(), spans };
-                self.sent.insert(request, sent);
-                // There was room, and nobody else sends.
-                let sent = link.try_send(v1::ProposeRequest { request, proposal: Some(proposal) });
-                if !sent {
-                    tracing::debug!(shard = number, "the stream closed; its end is noticed next");
-                }
-            }
+        while self.sent.len() < IN_FLIGHT && link.has_room() {
+            let Some(number) = self.ready.take() else { return };
+            let Some(proposal) = self.shards.get_mut(&number).and_then(|shard| shard.proposal(alone)) else { continue };
+            // It may have more than one proposal carries.
+            self.ready.insert(number);
+            self.send(link, proposal);
         }
-        for number in done {
-            self.ready.remove(&number);
+    }
+
+    fn send(&mut self, link: &Link, proposal: v1::Proposal) {
+        histogram!(names::BATCH).record(proposal.records.len() as f64);
+        let request = self.next_request;
+        self.next_request += 1;
+        let bodies = proposal.records.iter().map(|record| &record.commands);
+        let spans = trace::of_commands(trace::names::PROPOSE, bodies);
+        let v1::Proposal { shard, epoch, next_offset, .. } = proposal;
+        self.sent.insert(request, Sent { shard, epoch, next_offset, at: Instant::now(), spans });
+        // There was room, and nobody else sends.
+        if !link.try_send(v1::ProposeRequest { request, proposal: Some(proposal) }) {
+            tracing::debug!(shard, "the stream closed; its end is noticed next");
         }
     }
 

@@ -49,6 +49,11 @@ scale: ## what larger clusters would do: the model beside what was measured, the
 	cargo run --release --locked --quiet -p nova-scale -- knee twelve twelve-history twelve-two
 	cargo run --release --locked --quiet -p nova-scale -- predict twelve-two --rate 100000
 
+SEEDS ?= 100
+SECONDS_EACH ?= 600
+simulate: ## clusters in simulated time while members die, stand still and lose each other; SEEDS= SECONDS_EACH=
+	cargo run --release --locked --quiet -p nova-simulator -- run --seeds $(SEEDS) --seconds $(SECONDS_EACH)
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -60,4 +65,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults bench-peers scale model deny clean
+.PHONY: help demo test check guard build faults bench-peers scale simulate model deny clean

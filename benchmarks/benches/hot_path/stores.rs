@@ -45,6 +45,7 @@ async fn leader(log: LogKind, dir: &std::path::Path) -> Group<Nothing> {
         election_max_ms: 800,
         // All of them together would fill the disk.
         snapshot_entries: 1_000,
+        dialer: Default::default(),
     };
     let group = Group::start(config, Nothing).await.unwrap();
     group.initialize([(1, "http://127.0.0.1:1".to_owned())].into()).await.unwrap();

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nova_host::Dialer;
 use nova_wire::v1::coordinator_client::CoordinatorClient;
 use nova_wire::v1::coordinator_server::{Coordinator, CoordinatorServer};
 use parking_lot::Mutex;
@@ -73,6 +74,7 @@ pub struct Coordinators(Arc<Inner>);
 
 struct Inner {
     addresses: Vec<String>,
+    dialer: Dialer,
     state: Mutex<State>,
 }
 
@@ -87,7 +89,13 @@ impl Coordinators {
     /// A client of the group with these members (`http://host:port`); some of them are enough.
     #[must_use]
     pub fn new(addresses: Vec<String>) -> Self {
-        Self(Arc::new(Inner { addresses, state: Mutex::new(State::default()) }))
+        Self::dialing(addresses, Dialer::Tcp)
+    }
+
+    /// The same, with connections that this makes.
+    #[must_use]
+    pub fn dialing(addresses: Vec<String>, dialer: Dialer) -> Self {
+        Self(Arc::new(Inner { addresses, dialer, state: Mutex::new(State::default()) }))
     }
 
     /// A client of the one member of a group that runs in this process: nothing between them goes through the system.
@@ -117,9 +125,8 @@ impl Coordinators {
             .connect_timeout(Duration::from_secs(1))
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        let member = limited(CoordinatorClient::new(Transport::Network(endpoint.connect_lazy())));
+            .keep_alive_while_idle(true);
+        let member = limited(CoordinatorClient::new(Transport::Network(self.0.dialer.channel(endpoint))));
         state.members.insert(address.clone(), member.clone());
         Ok((address, member))
     }

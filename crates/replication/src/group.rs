@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nova_host::{Dialer, blocking};
 use nova_journal::DirLock;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -53,6 +54,8 @@ pub struct GroupConfig {
     pub election_max_ms: u64,
     /// Entries between two snapshots, at most: entries of many bytes make for more of them.
     pub snapshot_entries: u64,
+    /// How other members are reached.
+    pub dialer: Dialer,
 }
 
 /// A committed and applied command.
@@ -157,7 +160,7 @@ impl<M: StateMachine> Group<M> {
     /// See [`StartError`].
     pub async fn open(config: GroupConfig, machine: M) -> Result<OpenGroup<M>, StartError> {
         let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, machine)).await;
+        let opened = blocking::run(move || open(&opening, machine)).await;
         let opened = opened.map_err(|error| StartError::Raft(error.to_string()))??;
         Ok(OpenGroup { config, opened: Some(opened) })
     }
@@ -179,7 +182,7 @@ impl<M: StateMachine> Group<M> {
         let raft_config = raft_config.validate().map_err(|error| StartError::Raft(error.to_string()))?;
         let (lock, log, machine, snapshots) = opened;
         let seen = machine.seen();
-        let network = Network { cluster: config.cluster };
+        let network = Network { cluster: config.cluster, dialer: config.dialer.clone() };
         let raft = Raft::<M>::new(config.member, Arc::new(raft_config), network, log.clone(), machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;

@@ -181,7 +181,7 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
             }
             own.restore(&kept)
         };
-        tokio::task::spawn_blocking(installing).await.map_err(io::Error::other)?
+        nova_host::blocking::run(installing).await.map_err(io::Error::other)?
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<openraft::alias::SnapshotOf<Types, SnapshotFile>>> {
@@ -209,7 +209,7 @@ impl<M: StateMachine> RaftSnapshotBuilder<Types> for Builder<M> {
         let snapshots = self.snapshots.clone();
         let meta = header.meta.clone();
         let writing = move || snapshots.write(&header, |out| M::write(frozen, out));
-        let written = tokio::task::spawn_blocking(writing).await.map_err(io::Error::other);
+        let written = nova_host::blocking::run(writing).await.map_err(io::Error::other);
         match written.and_then(|written| written) {
             Ok(snapshot) => Ok(openraft::storage::Snapshot { meta, snapshot }),
             // An error would end the member; and all members write theirs at about the same entry, perhaps on disks that

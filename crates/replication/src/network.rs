@@ -1,11 +1,14 @@
 //! Requests to other members.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use nova_host::{Dialer, blocking};
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_client::RaftClient;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -14,7 +17,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, BasicNode};
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
@@ -37,6 +39,7 @@ type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotFile>;
 
 pub(crate) struct Network {
     pub cluster: [u8; 16],
+    pub dialer: Dialer,
 }
 
 pub(crate) struct Peer {
@@ -50,7 +53,7 @@ impl RaftNetworkFactory<Types> for Network {
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
         let endpoint = Endpoint::from_shared(node.addr.clone()).map_err(|error| error.to_string());
         let client = endpoint.map(|endpoint| {
-            let channel = endpoint.connect_timeout(Duration::from_millis(500)).tcp_nodelay(true).connect_lazy();
+            let channel = self.dialer.channel(endpoint.connect_timeout(Duration::from_millis(500)));
             RaftClient::new(channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -104,6 +107,14 @@ async fn bounded<T>(
         Ok(Err(status)) => Err(unreachable(status)),
         Err(_) => Err(unreachable("no answer in time")),
     }
+}
+
+/// The next part of a file; nothing at its end.
+fn next_part(mut file: File) -> (File, Vec<u8>) {
+    let mut buffer = vec![0; PART_BYTES];
+    let read = file.read(&mut buffer).unwrap_or(0);
+    buffer.truncate(read);
+    (file, buffer)
 }
 
 /// Ends when nothing moved for `patience`, or no answer came within `restoring` after the last part.
@@ -166,18 +177,18 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let gone = |why: String| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
-        let file = tokio::fs::File::open(snapshot.snapshot.path()).await.map_err(|error| gone(error.to_string()))?;
-        let bytes = file.metadata().await.map_err(|error| gone(error.to_string()))?.len();
+        let path = snapshot.snapshot.path().to_owned();
+        let opening = move || File::open(path).and_then(|file| file.metadata().map(|about| (file, about.len())));
+        let opened = blocking::run(opening).await.map_err(|error| gone(error.to_string()))?;
+        let (file, bytes) = opened.map_err(|error| gone(error.to_string()))?;
         let head = v1::SnapshotHead { target: Some(self.target.clone()), vote: Some(vote_to_wire(&vote)) };
         let first = v1::SnapshotPart { head: Some(head), data: bytes::Bytes::new() };
         let (moved, moves) = watch::channel(());
-        let rest = futures::stream::unfold((file, moved), |(mut file, moved)| async move {
-            let mut buffer = vec![0; PART_BYTES];
+        let rest = futures::stream::unfold((file, moved), |(file, moved)| async move {
             // A file that cannot be read ends the stream early; the receiver finds it cut short.
-            let read = file.read(&mut buffer).await.unwrap_or(0);
-            buffer.truncate(read);
+            let (file, data) = blocking::run(move || next_part(file)).await.ok()?;
             moved.send_replace(());
-            (read > 0).then(|| (v1::SnapshotPart { head: None, data: buffer.into() }, (file, moved)))
+            (!data.is_empty()).then(|| (v1::SnapshotPart { head: None, data: data.into() }, (file, moved)))
         });
         let parts = futures::stream::iter([first]).chain(rest);
         let mut client = self.client.clone().map_err(gone)?;

@@ -57,7 +57,7 @@ async fn connect(receiver: Slow) -> (Peer, tokio::task::JoinHandle<Result<(), to
     let addr = format!("http://{}", listener.local_addr().expect("it has one"));
     let server = tonic::transport::Server::builder().add_service(RaftServer::new(receiver));
     let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    let peer = Network { cluster: [1; 16] }.new_client(2, &BasicNode { addr }).await;
+    let peer = Network { cluster: [1; 16], dialer: nova_host::Dialer::Tcp }.new_client(2, &BasicNode { addr }).await;
     (peer, server)
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nova_host::blocking;
 use nova_journal::DirLock;
 
 use crate::error::StartError;
@@ -42,12 +43,18 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
         Machine::open(machine, snapshots.clone()).map(|machine| (machine, begun.elapsed()))
     };
     // Neither needs the other, and with a large state both take long.
-    let (log, restored) = std::thread::scope(|threads| {
-        let restoring = threads.spawn(restore);
+    let open_log = || {
         let log = Log::open(config.log, &config.log.dir(&config.dir), config.cluster);
-        let read = begun.elapsed() - checked;
-        (log.map(|log| (log, read)), restoring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+        log.map(|log| (log, begun.elapsed() - checked))
+    };
+    let (log, restored) = if blocking::is_alone() {
+        (open_log(), restore())
+    } else {
+        std::thread::scope(|threads| {
+            let restoring = threads.spawn(restore);
+            (open_log(), restoring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    };
     let (log, read) = log?;
     // openraft takes it for granted that the log goes on where the snapshot ends.
     let next = snapshots.current().and_then(|file| file.header().meta.last_log_id).map_or(0, |last| last.index + 1);
@@ -117,6 +124,7 @@ mod tests {
             election_min_ms: 400,
             election_max_ms: 800,
             snapshot_entries: 1_000,
+            dialer: nova_host::Dialer::Tcp,
         };
         let missing = || match open(&config, Concatenation::default()).map(drop) {
             Ok(()) => None,

@@ -1,13 +1,15 @@
 //! Requests of other members.
 
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use nova_host::blocking;
 use nova_wire::raft_v1 as v1;
 use nova_wire::raft_v1::raft_server;
 use openraft::raft::VoteRequest;
-use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::append_stream;
@@ -143,14 +145,17 @@ impl<M: StateMachine> raft_server::Raft for Service<M> {
         self.own.check(head.target.as_ref())?;
         let vote = vote_from_wire(head.vote.as_ref()).map_err(malformed)?;
         let unfinished = self.snapshots.unfinished();
-        let mut file = tokio::fs::File::create(unfinished.path()).await.map_err(failed)?;
-        file.write_all(&first.data).await.map_err(failed)?;
-        while let Some(part) = next_part(&mut parts).await? {
-            file.write_all(&part.data).await.map_err(failed)?;
+        let path = unfinished.path().to_owned();
+        let mut file = blocking::run(move || File::create(path)).await.map_err(failed)?.map_err(failed)?;
+        let mut next = Some(first.data);
+        while let Some(data) = next {
+            let writing = move || file.write_all(&data).map(|()| file);
+            file = blocking::run(writing).await.map_err(failed)?.map_err(failed)?;
+            next = next_part(&mut parts).await?.map(|part| part.data);
         }
-        file.sync_all().await.map_err(failed)?;
+        blocking::run(move || file.sync_all()).await.map_err(failed)?.map_err(failed)?;
         let snapshots = self.snapshots.clone();
-        let checking = tokio::task::spawn_blocking(move || snapshots.finished(unfinished));
+        let checking = blocking::run(move || snapshots.finished(unfinished));
         let file = checking.await.map_err(failed)?.map_err(malformed)?;
         let snapshot = openraft::storage::Snapshot { meta: file.header().meta.clone(), snapshot: file };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;

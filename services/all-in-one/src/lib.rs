@@ -223,7 +223,7 @@ async fn open_coordinator(options: &Options, layout: &Layout) -> Result<Option<(
         .map_err(|source| nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{port}"), source })?;
     let address = format!("http://{}", listener.local_addr()?);
     let config = coordinator(&options.data, layout, &address);
-    Ok(Some((address, Coordinator::open_on(listener, config).await?)))
+    Ok(Some((address, Coordinator::open_on(listener.into(), nova_host::Dialer::Tcp, config).await?)))
 }
 
 /// Tells the bus where to go on: before, it takes no commands.

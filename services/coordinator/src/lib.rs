@@ -26,12 +26,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use nova_host::{Dialer, Listener};
 use nova_replication::{Group, GroupConfig, OpenGroup, StartError};
 use nova_wire::ClusterId;
 use nova_wire::v1::coordinator_server::{self, CoordinatorServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use clock::{Clock, SharedClock};
 pub use config::{Config, LogChoice};
@@ -66,7 +66,7 @@ pub enum RunError {
 
 /// A coordinator that is ready to run.
 pub struct Coordinator {
-    listener: TcpListener,
+    listener: Listener,
     group: Group<EngineMachine>,
     service: Arc<Service>,
     clock: SharedClock,
@@ -76,7 +76,7 @@ pub struct Coordinator {
 
 /// A coordinator whose directory is open, and that takes no part in its group yet.
 pub struct OpenCoordinator {
-    listener: TcpListener,
+    listener: Listener,
     config: Config,
     view: Arc<View>,
     group: OpenGroup<EngineMachine>,
@@ -91,14 +91,14 @@ impl Coordinator {
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|source| RunError::Listen { address: config.listen.clone(), source })?;
-        Self::open_on(listener, config).await?.start(stop).await
+        Self::open_on(listener.into(), Dialer::Tcp, config).await?.start(stop).await
     }
 
     /// As [`Coordinator::start`], on a port that is open; it takes no part in its group before [`OpenCoordinator::start`].
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn open_on(listener: TcpListener, config: Config) -> Result<OpenCoordinator, RunError> {
+    pub async fn open_on(listener: Listener, dialer: Dialer, config: Config) -> Result<OpenCoordinator, RunError> {
         let view = Arc::new(View::new(config.shards));
         let cluster = ClusterId::of_name(&config.cluster);
         let group_config = GroupConfig {
@@ -110,6 +110,7 @@ impl Coordinator {
             election_min_ms: config.election_min_ms,
             election_max_ms: config.election_max_ms,
             snapshot_entries: config.snapshot_entries,
+            dialer,
         };
         let group = Group::open(group_config, EngineMachine::new(Arc::clone(&view))).await?;
         Ok(OpenCoordinator { listener, config, view, group })
@@ -123,12 +124,10 @@ impl Coordinator {
             .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES)
     }
 
-    /// Where it listens.
-    ///
-    /// # Errors
-    /// When the system does not say.
-    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.listener.local_addr()
+    /// Where it listens, if that is an address of the system.
+    #[must_use]
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.listener.address()
     }
 
     /// Serves until it is stopped.
@@ -157,9 +156,8 @@ impl Coordinator {
             .add_service(group.server())
             .add_service(health_service)
             .add_service(service);
-        // Answers are small: one that waited for a fuller packet would wait 40 ms.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = server.serve_with_incoming_shutdown(incoming, own.stop.clone().cancelled_owned());
+        let stopped = own.stop.clone().cancelled_owned();
+        let serving = server.serve_with_incoming_shutdown(listener.incoming(), stopped);
         let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
             why = fatal(&group) => Err(RunError::Fatal(why)),

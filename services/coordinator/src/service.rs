@@ -84,7 +84,7 @@ impl Coordinator for Service {
         let frozen = self.view.freeze();
         let shards = u32::from(frozen.config.shards);
         // Over the whole state: not on a thread that serves others.
-        let hashing = tokio::task::spawn_blocking(move || frozen.hash());
+        let hashing = nova_host::blocking::run(move || frozen.hash());
         let state_hash = hashing.await.map_err(|error| Status::internal(error.to_string()))?;
         let member = |it: nova_replication::MemberInfo| v1::Member { id: it.id, address: it.address };
         Ok(Response::new(v1::DescribeResponse {

@@ -155,7 +155,7 @@ impl Evaluator {
         {
             self.running += 1;
             let tell = self.tell.clone();
-            tokio::task::spawn_blocking(move || {
+            nova_host::blocking::spawn(move || {
                 let begun = Instant::now();
                 let evaluated = offers.iter().map(|(workflow, offer)| match workflow {
                     Ok(compiled) => evaluate(compiled, offer),

@@ -166,7 +166,7 @@ async fn a_member_whose_disk_failed_says_so() {
     let snapshots = crate::snapshot::SnapshotDir::open(dir.path().into(), [1; 16]).expect("an empty directory");
     let machine = crate::machine::Machine::open(crate::suite::Concatenation::default(), snapshots).expect("empty");
     let config = Arc::new(openraft::Config::default().validate().expect("the defaults are valid"));
-    let network = crate::network::Network { cluster: [1; 16] };
+    let network = crate::network::Network { cluster: [1; 16], dialer: nova_host::Dialer::Tcp };
     let raft = crate::types::Raft::new(1, config, network, disk.log(), machine).await.expect("it starts");
     let mut status = crate::status::watch_status(&raft);
     raft.initialize(BTreeMap::from([(1, BasicNode::default())])).await.expect("a member alone");

@@ -272,7 +272,7 @@ impl RaftLogReader<Types> for Log {
         };
         if from < old_to {
             let old = Arc::clone(&self.old);
-            let read = tokio::task::spawn_blocking(move || old.read(from, old_to)).await;
+            let read = nova_host::blocking::run(move || old.read(from, old_to)).await;
             let mut older = read.map_err(io::Error::other)??;
             older.append(&mut entries);
             entries = older;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use metrics::Histogram;
+use nova_host::blocking;
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
@@ -61,11 +63,40 @@ struct Queue {
     failed: Option<Failure>,
 }
 
+/// Wakes who writes.
+enum Work {
+    Thread(Condvar),
+    /// A task, where there is no other thread.
+    Task(Notify),
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        if blocking::is_alone() { Self::Task(Notify::new()) } else { Self::Thread(Condvar::new()) }
+    }
+}
+
+impl Work {
+    fn arrived(&self) {
+        match self {
+            Self::Thread(thread) => drop(thread.notify_one()),
+            Self::Task(task) => task.notify_one(),
+        }
+    }
+}
+
+/// What is written at once.
+struct Frame {
+    changes: Vec<Change>,
+    done: Vec<Done>,
+    bytes: usize,
+}
+
 /// Hands changes to the thread.
 #[derive(Default)]
 pub(super) struct Writer {
     queue: Mutex<Queue>,
-    work: Condvar,
+    work: Work,
     room: Notify,
     syncs: AtomicU64,
     sync_us: AtomicU64,
@@ -77,7 +108,12 @@ impl Writer {
     pub(super) fn start(store: Box<dyn LogStore>, memory: Arc<Mutex<Memory>>) -> io::Result<Arc<Self>> {
         let own = Arc::new(Self::default());
         let writer = Arc::clone(&own);
-        std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run(store, &memory))?;
+        match &own.work {
+            Work::Thread(_) => {
+                std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run(store, &memory))?;
+            }
+            Work::Task(_) => drop(tokio::spawn(async move { writer.run_here(store, &memory).await })),
+        }
         Ok(own)
     }
 
@@ -89,7 +125,7 @@ impl Writer {
     /// Ends the thread once all that is waiting is written.
     pub(super) fn close(&self) {
         self.queue.lock().closed = true;
-        self.work.notify_one();
+        self.work.arrived();
     }
 
     /// Waits until the disk has caught up enough for more.
@@ -122,41 +158,81 @@ impl Writer {
         queue.bytes += bytes;
         queue.waiting.push_back(Waiting { change, bytes, done });
         drop(queue);
-        self.work.notify_one();
+        self.work.arrived();
     }
 
     fn run(&self, mut store: Box<dyn LogStore>, memory: &Mutex<Memory>) {
         let seconds = metrics::histogram!(crate::metrics::SYNC_SECONDS);
-        while let Some((changes, done, bytes)) = self.next_frame() {
-            let begun = Instant::now();
-            // A store that panics leaves as little known about the disk as one that fails.
-            let result = catch_unwind(AssertUnwindSafe(|| store.commit(&changes)))
-                .unwrap_or_else(|_| Err(io::Error::other("the log panicked; see the process's error output")));
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            let took = begun.elapsed();
-            self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
-            seconds.record(took.as_secs_f64());
-            if let Err(error) = result {
-                tracing::error!(%error, "the log takes nothing more");
-                return self.fail(&Failure { kind: error.kind(), why: error.to_string() }, done);
+        let Work::Thread(work) = &self.work else { return };
+        loop {
+            let frame = {
+                let mut queue = self.queue.lock();
+                while queue.waiting.is_empty() && !queue.closed {
+                    work.wait(&mut queue);
+                }
+                Self::next_frame(&mut queue)
+            };
+            let Some(frame) = frame else { break };
+            if !self.write(&mut *store, frame, memory, &seconds) {
+                return;
             }
-            self.durable(&changes, memory);
-            self.queue.lock().bytes -= bytes;
-            self.room.notify_waiters();
-            done.into_iter().for_each(|done| done.answer(None));
         }
+        self.closed();
+    }
+
+    /// The same as a task: nothing else runs meanwhile.
+    async fn run_here(&self, mut store: Box<dyn LogStore>, memory: &Mutex<Memory>) {
+        let seconds = metrics::histogram!(crate::metrics::SYNC_SECONDS);
+        let Work::Task(work) = &self.work else { return };
+        loop {
+            // What is said before this waits is kept.
+            work.notified().await;
+            loop {
+                let frame = Self::next_frame(&mut self.queue.lock());
+                let Some(frame) = frame else { break };
+                if !self.write(&mut *store, frame, memory, &seconds) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+            if self.queue.lock().closed {
+                return self.closed();
+            }
+        }
+    }
+
+    fn closed(&self) {
         let closed = Failure { kind: io::ErrorKind::BrokenPipe, why: "the log was closed".into() };
         self.fail(&closed, Vec::new());
     }
 
-    /// Waits for changes and takes a frame of them, at least one; none when the log was closed and all is written.
-    fn next_frame(&self) -> Option<(Vec<Change>, Vec<Done>, usize)> {
-        let mut queue = self.queue.lock();
-        while queue.waiting.is_empty() {
-            if queue.closed {
-                return None;
-            }
-            self.work.wait(&mut queue);
+    /// Makes a frame durable and says so; false when the log takes nothing more.
+    fn write(&self, store: &mut dyn LogStore, frame: Frame, memory: &Mutex<Memory>, seconds: &Histogram) -> bool {
+        let Frame { changes, done, bytes } = frame;
+        let begun = Instant::now();
+        // A store that panics leaves as little known about the disk as one that fails.
+        let result = catch_unwind(AssertUnwindSafe(|| store.commit(&changes)))
+            .unwrap_or_else(|_| Err(io::Error::other("the log panicked; see the process's error output")));
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let took = begun.elapsed();
+        self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        seconds.record(took.as_secs_f64());
+        if let Err(error) = result {
+            tracing::error!(%error, "the log takes nothing more");
+            self.fail(&Failure { kind: error.kind(), why: error.to_string() }, done);
+            return false;
+        }
+        self.durable(&changes, memory);
+        self.queue.lock().bytes -= bytes;
+        self.room.notify_waiters();
+        done.into_iter().for_each(|done| done.answer(None));
+        true
+    }
+
+    /// Takes a frame of what waits; none when nothing does.
+    fn next_frame(queue: &mut Queue) -> Option<Frame> {
+        if queue.waiting.is_empty() {
+            return None;
         }
         let (mut changes, mut done, mut bytes) = (Vec::with_capacity(queue.waiting.len()), Vec::new(), 0);
         while let Some(next) = queue.waiting.front()
@@ -167,7 +243,7 @@ impl Writer {
             changes.push(next.change);
             done.extend(next.done);
         }
-        Some((changes, done, bytes))
+        Some(Frame { changes, done, bytes })
     }
 
     fn durable(&self, changes: &[Change], memory: &Mutex<Memory>) {

@@ -136,6 +136,7 @@ impl Cluster {
             election_min_ms: 400,
             election_max_ms: 800,
             snapshot_entries: 1_000_000,
+            dialer: nova_host::Dialer::Tcp,
         };
         let machine = Numbers::default();
         let begun = std::time::Instant::now();

@@ -1,0 +1,21 @@
+//! A cluster on one thread, in simulated time.
+//!
+//! Owns: time, randomness, the network and the disks of simulated processes, and the order in which these run.
+//! Must not know: what runs in them. The code in a process is that of production, down to tokio, tonic and openraft: what
+//! differs lies below it, in the calls that it makes of the system (`os`).
+//!
+//! ```text
+//! process (a tokio runtime) ──▶ clock_gettime, getrandom, epoll_wait ──▶ os: time and chance of the world
+//!            │                                                            ▲
+//!            └── bytes ──▶ net: delays, cuts ──▶ the other process        │
+//!                                                    world: who runs next, and when
+//! ```
+
+mod coordinators;
+mod net;
+mod os;
+mod world;
+
+pub use coordinators::{Broken, Plant, Report, run};
+pub use net::{Listener, SharedNet, Socket, Stream, Weather};
+pub use world::{Process, World, simulate};

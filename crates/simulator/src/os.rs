@@ -1,0 +1,335 @@
+//! System calls of simulated processes: clocks, randomness, and waiting.
+//!
+//! The functions below have the names of functions of the C library, so the linker binds all calls of this program to
+//! them. On a thread that simulates they answer for the process that runs at the moment; on all others they do what they
+//! always do. So tokio, std and every library keep their own code, and yet see simulated time:
+//!
+//! * `clock_gettime` reads the clock of the process.
+//! * `getrandom` draws from the generator of the run, so hash maps and ids are the same each time.
+//! * `epoll_wait` is where a runtime sleeps. Here it says until when, and returns at once: the world goes on with whoever
+//!   is next.
+//! * `write` to the file descriptor by which a runtime is woken says that it has something to do.
+//! * `fdatasync`, `fsync` and `fallocate64` cost nothing.
+//!
+//! Only x86-64 Linux is supported, and one runtime thread for each process.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+
+/// Simulated wall time at the beginning: 2026-01-01T00:00:00Z, in nanoseconds.
+const BEGIN_NS: i64 = 1_767_225_600_000_000_000;
+/// Time since boot at the beginning: nothing may rely on it being small.
+const BOOT_NS: i64 = 1_000_000_000_000;
+
+/// Clock of a process, as it differs from that of the world.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Skew {
+    /// What its wall clock is ahead, in nanoseconds; all its other clocks are right at the beginning.
+    pub wall_ns: i64,
+    /// How much faster all its clocks run, in millionths.
+    pub drift_ppm: i64,
+}
+
+struct Thread {
+    now_ns: i64,
+    skew: Skew,
+    random: SmallRng,
+    /// The process that runs.
+    current: usize,
+    /// Until when the runtime that runs sleeps, once it does.
+    sleeps: Option<Sleep>,
+    /// Ends the turn of the runtime that runs.
+    turn: Option<Waker>,
+    /// By file descriptor: whose runtime is woken by it.
+    wakers: BTreeMap<i32, usize>,
+    /// Processes that were woken.
+    woken: Vec<usize>,
+}
+
+/// What a runtime that has nothing to do waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    /// World time, in nanoseconds.
+    Until(i64),
+    /// Only for somebody to wake it.
+    ForEver,
+}
+
+thread_local! {
+    static SIMULATES: Cell<bool> = const { Cell::new(false) };
+    static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+fn with<T>(act: impl FnOnce(&mut Thread) -> T) -> Option<T> {
+    // A thread that ends, and one inside of these functions, is left to the system.
+    if !SIMULATES.try_with(Cell::get).unwrap_or(false) {
+        return None;
+    }
+    THREAD.with(|thread| thread.try_borrow_mut().ok().and_then(|mut thread| thread.as_mut().map(act)))
+}
+
+/// Simulates on this thread from now on, until the guard is dropped.
+pub(crate) struct Simulates(());
+
+pub(crate) fn simulate(seed: u64) -> Simulates {
+    let thread = Thread {
+        now_ns: 0,
+        skew: Skew::default(),
+        random: SmallRng::seed_from_u64(seed),
+        current: 0,
+        sleeps: None,
+        turn: None,
+        wakers: BTreeMap::new(),
+        woken: Vec::new(),
+    };
+    THREAD.with(|own| *own.borrow_mut() = Some(thread));
+    SIMULATES.set(true);
+    Simulates(())
+}
+
+impl Drop for Simulates {
+    fn drop(&mut self) {
+        SIMULATES.set(false);
+        let thread = THREAD.with(|own| own.borrow_mut().take());
+        drop(thread);
+    }
+}
+
+/// Time of the world since the beginning, in nanoseconds.
+pub(crate) fn now_ns() -> i64 {
+    with(|thread| thread.now_ns).unwrap_or_default()
+}
+
+pub(crate) fn set_now(now_ns: i64) {
+    with(|thread| thread.now_ns = thread.now_ns.max(now_ns));
+}
+
+/// From now on this process runs.
+pub(crate) fn enter(process: usize, skew: Skew) {
+    with(|thread| (thread.current, thread.skew, thread.sleeps) = (process, skew, None));
+}
+
+/// Whether the runtime that runs sleeps, and until when; else `turn` is woken when it does.
+pub(crate) fn sleeps(turn: &Waker) -> Option<Sleep> {
+    with(|thread| {
+        let sleeps = thread.sleeps.take();
+        if sleeps.is_none() {
+            thread.turn = Some(turn.clone());
+        }
+        sleeps
+    })
+    .flatten()
+}
+
+/// Processes that were woken since this was asked before.
+pub(crate) fn take_woken() -> Vec<usize> {
+    with(|thread| std::mem::take(&mut thread.woken)).unwrap_or_default()
+}
+
+/// The wakers of a process that ended are others' from now on.
+pub(crate) fn forget(process: usize) {
+    with(|thread| thread.wakers.retain(|_, own| *own != process));
+}
+
+/// Nanoseconds that the clock of a process shows for a span of the world's time.
+fn shown(skew: Skew, span_ns: i64) -> i64 {
+    span_ns + (i128::from(span_ns) * i128::from(skew.drift_ppm) / 1_000_000) as i64
+}
+
+/// The world's time for what the clock of a process shows, rounded up.
+fn world(skew: Skew, shown_ns: i64) -> i64 {
+    let (shown_ns, rate) = (i128::from(shown_ns) * 1_000_000, i128::from(1_000_000 + skew.drift_ppm));
+    (shown_ns.div_euclid(rate) + i128::from(shown_ns.rem_euclid(rate) != 0)) as i64
+}
+
+/// Reads a clock.
+///
+/// # Safety
+/// As of the C library's: `time` points to a `timespec`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
+    let simulated = with(|thread| {
+        let since = shown(thread.skew, thread.now_ns);
+        match clock {
+            libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(BEGIN_NS + since + thread.skew.wall_ns),
+            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
+                Some(BOOT_NS + since)
+            }
+            // Time of the processor is real.
+            _ => None,
+        }
+    });
+    match simulated.flatten() {
+        Some(ns) => {
+            // SAFETY: the caller's.
+            unsafe {
+                *time = libc::timespec { tv_sec: ns.div_euclid(1_000_000_000), tv_nsec: ns.rem_euclid(1_000_000_000) }
+            };
+            0
+        }
+        // SAFETY: the arguments are the caller's.
+        None => unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as libc::c_int },
+    }
+}
+
+/// Fills a buffer with random bytes.
+///
+/// # Safety
+/// As of the C library's: `buffer` has `length` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, length: libc::size_t, flags: libc::c_uint) -> libc::ssize_t {
+    if buffer.is_null() || length == 0 {
+        // Some ask so whether there is this call.
+        return 0;
+    }
+    let simulated = with(|thread| {
+        // SAFETY: the caller's, and it is not null.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
+        thread.random.fill_bytes(bytes);
+        length as libc::ssize_t
+    });
+    // SAFETY: the arguments are the caller's.
+    simulated.unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) as libc::ssize_t })
+}
+
+/// Waits for events, in the simulation for none: there are no file descriptors to wait for.
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn epoll_wait(
+    epoll: libc::c_int,
+    events: *mut libc::epoll_event,
+    most: libc::c_int,
+    timeout_ms: libc::c_int,
+) -> libc::c_int {
+    let turn = with(|thread| {
+        if timeout_ms == 0 {
+            return None;
+        }
+        thread.sleeps = Some(if timeout_ms < 0 {
+            Sleep::ForEver
+        } else {
+            let shown_ns = shown(thread.skew, thread.now_ns) + i64::from(timeout_ms) * 1_000_000;
+            Sleep::Until(world(thread.skew, shown_ns))
+        });
+        thread.turn.take()
+    });
+    match turn {
+        Some(turn) => {
+            // It wakes the runtime that runs, which calls `write` below.
+            if let Some(turn) = turn {
+                turn.wake();
+            }
+            0
+        }
+        // SAFETY: the arguments are the caller's.
+        None => unsafe { libc::syscall(libc::SYS_epoll_wait, epoll, events, most, timeout_ms) as libc::c_int },
+    }
+}
+
+/// Makes a file descriptor by which a runtime is woken.
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn eventfd(initial: libc::c_uint, flags: libc::c_int) -> libc::c_int {
+    // SAFETY: the arguments are the caller's.
+    let fd = unsafe { libc::syscall(libc::SYS_eventfd2, initial, flags) as libc::c_int };
+    if fd >= 0 {
+        with(|thread| thread.wakers.insert(fd, thread.current));
+    }
+    fd
+}
+
+/// Writes to a file, or wakes a runtime.
+///
+/// # Safety
+/// As of the C library's: `buffer` has `length` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(fd: libc::c_int, buffer: *const libc::c_void, length: libc::size_t) -> libc::ssize_t {
+    let woken = with(|thread| {
+        let process = *thread.wakers.get(&fd)?;
+        if process != thread.current && !thread.woken.contains(&process) {
+            thread.woken.push(process);
+        }
+        Some(length as libc::ssize_t)
+    });
+    match woken.flatten() {
+        Some(written) => written,
+        // SAFETY: the arguments are the caller's.
+        None => unsafe { libc::syscall(libc::SYS_write, fd, buffer, length) as libc::ssize_t },
+    }
+}
+
+/// Makes data durable. Simulated disks lose nothing yet: what is written is there.
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fdatasync(fd: libc::c_int) -> libc::c_int {
+    // SAFETY: the argument is the caller's.
+    with(|_| 0).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fdatasync, fd) as libc::c_int })
+}
+
+/// Makes a file durable, as [`fdatasync`].
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fsync(fd: libc::c_int) -> libc::c_int {
+    // SAFETY: the argument is the caller's.
+    with(|_| 0).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fsync, fd) as libc::c_int })
+}
+
+/// Takes space for a file. In the simulation it is a hole: files are many, and short-lived.
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fallocate64(
+    fd: libc::c_int,
+    mode: libc::c_int,
+    from: libc::off64_t,
+    length: libc::off64_t,
+) -> libc::c_int {
+    let simulated = with(|_| {
+        // SAFETY: it only asks for the end of a file.
+        let end = unsafe {
+            let mut about = std::mem::zeroed::<libc::stat64>();
+            if libc::fstat64(fd, &mut about) != 0 {
+                return -1;
+            }
+            about.st_size
+        };
+        if mode != 0 || end >= from + length {
+            return 0;
+        }
+        // SAFETY: the file only grows.
+        unsafe { libc::ftruncate64(fd, from + length) }
+    });
+    // SAFETY: the arguments are the caller's.
+    simulated.unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, from, length) as libc::c_int })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_shows_what_it_should_and_back() {
+        for drift_ppm in [-500, -1, 0, 1, 200] {
+            let skew = Skew { wall_ns: 0, drift_ppm };
+            for span in [0, 1, 999_999, 3_600_000_000_000] {
+                let back = world(skew, shown(skew, span));
+                assert!((back - span).abs() <= 1, "{drift_ppm} {span}: {back}");
+                assert!(shown(skew, world(skew, span)) >= span, "{drift_ppm} {span}");
+            }
+        }
+    }
+}

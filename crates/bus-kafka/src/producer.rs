@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nova_bus::{Ack, AppendError, BusError, Outgoing};
+use nova_bus::{Ack, AppendError, BusError, Outgoing, Watched};
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -33,21 +33,30 @@ use crate::config::Config;
 /// How often the thread looks at more than what the library reports.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long a partition refuses appends after one was refused or lost. A caller with several appends under way may have
-/// handed over the next one before it sees that; taken, it would stand in the log without the one before it.
+/// How long a partition refuses appends after one was refused or lost, at least; and at least until the caller has seen
+/// that. One with several appends under way may have handed over the next one before; taken, it would stand in the log
+/// without the one before it.
 const HOLD: Duration = Duration::from_millis(250);
 
 /// Longest wait for an answer while nobody knows whether the brokers are there.
 const PROBE: Duration = Duration::from_millis(500);
 
 type Outcome = Result<u64, AppendError>;
+
+/// A partition that refuses appends.
+#[derive(Default)]
+struct Held {
+    until: Option<Instant>,
+    /// Shared with the answers that nobody has seen yet.
+    unseen: Arc<()>,
+}
 type Generation = BaseProducer<Reports>;
 
 /// What the appends, the library's reports and the thread tell each other.
 struct Signals {
     /// Why appends are refused; none while they are taken.
     down: watch::Sender<Option<String>>,
-    held: Mutex<HashMap<(Arc<str>, i32), Instant>>,
+    held: Mutex<HashMap<(Arc<str>, i32), Held>>,
     in_flight_bytes: AtomicU64,
 }
 
@@ -60,8 +69,18 @@ impl Signals {
         });
     }
 
-    fn hold(&self, topic: &Arc<str>, partition: i32) {
-        self.held.lock().insert((Arc::clone(topic), partition), Instant::now() + HOLD);
+    /// Gives what the caller keeps until it has seen why.
+    fn hold(&self, topic: &Arc<str>, partition: i32) -> Arc<()> {
+        let mut held = self.held.lock();
+        let held = held.entry((Arc::clone(topic), partition)).or_default();
+        held.until = Some(Instant::now() + HOLD);
+        Arc::clone(&held.unseen)
+    }
+
+    /// The same for an append that is refused because others are: time does not begin anew.
+    fn unseen(&self, topic: &Arc<str>, partition: i32) -> Arc<()> {
+        let mut held = self.held.lock();
+        Arc::clone(&held.entry((Arc::clone(topic), partition)).or_default().unseen)
     }
 
     fn is_held(&self, topic: &Arc<str>, partition: i32) -> bool {
@@ -70,7 +89,7 @@ impl Signals {
             return false;
         }
         let now = Instant::now();
-        held.retain(|_, until| *until > now);
+        held.retain(|_, held| Arc::strong_count(&held.unseen) > 1 || held.until.is_some_and(|until| until > now));
         held.contains_key(&(Arc::clone(topic), partition))
     }
 }
@@ -90,7 +109,7 @@ pub(crate) struct Append {
     /// Its first record is the first of its generation to the partition, and has no report yet.
     opens: AtomicBool,
     failure: Mutex<Option<String>>,
-    answer: Mutex<Option<oneshot::Sender<Outcome>>>,
+    answer: Mutex<Option<oneshot::Sender<Watched>>>,
     signals: Arc<Signals>,
 }
 
@@ -102,11 +121,9 @@ impl Append {
     fn settle(&self, outcome: Outcome) {
         let Some(answer) = self.answer.lock().take() else { return };
         self.signals.in_flight_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        if outcome.is_err() {
-            self.signals.hold(&self.topic, self.partition);
-        }
+        let unseen = outcome.is_err().then(|| self.signals.hold(&self.topic, self.partition));
         // A caller that no longer waits has dropped its ack; the records are written all the same.
-        drop(answer.send(outcome));
+        drop(answer.send((outcome, unseen)));
     }
 
     /// Counts reports; the last one settles it.
@@ -248,7 +265,11 @@ impl Publisher {
         let Ok(number) = i32::try_from(partition) else {
             return Ack::ready(Err(AppendError::NotSent { why: format!("no partition {partition} of {topic}") }));
         };
-        self.0.append(topic, number, records).unwrap_or_else(|why| Ack::ready(Err(AppendError::NotSent { why })))
+        self.0.append(topic, number, records).unwrap_or_else(|(why, unseen)| {
+            let (answer, receiver) = oneshot::channel();
+            drop(answer.send((Err(AppendError::NotSent { why }), unseen)));
+            Ack::watched(receiver)
+        })
     }
 
     /// Waits until appends are taken.
@@ -276,20 +297,26 @@ impl Shared {
         BaseProducer::from_config_and_context(&self.config.producer(), reports).map(Arc::new)
     }
 
-    /// The error says why nothing was handed over.
-    fn append(&self, topic: &Arc<str>, partition: i32, mut records: Vec<Outgoing>) -> Result<Ack, String> {
-        let count = u32::try_from(records.len()).map_err(|_| "too many records".to_owned())?;
+    /// The error says why nothing was handed over, with what the caller keeps until it has seen it.
+    fn append(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        mut records: Vec<Outgoing>,
+    ) -> Result<Ack, (String, Option<Arc<()>>)> {
+        let count = u32::try_from(records.len()).map_err(|_| ("too many records".to_owned(), None))?;
         if count == 0 {
-            return Err("no records".into());
+            return Err(("no records".into(), None));
         }
         let bytes = records.iter().map(|record| record.size() as u64 + 64).sum();
         let mut state = self.state.lock();
         if self.signals.is_held(topic, partition) {
-            return Err("an append to this partition has just failed".into());
+            let unseen = self.signals.unseen(topic, partition);
+            return Err(("an append to this partition has just failed".into(), Some(unseen)));
         }
         let refuse = |why: String| {
-            self.signals.hold(topic, partition);
-            why
+            let unseen = self.signals.hold(topic, partition);
+            (why, Some(unseen))
         };
         if let Some(why) = &*self.signals.down.borrow() {
             return Err(refuse(why.clone()));
@@ -340,13 +367,13 @@ impl Shared {
             Ok(()) => {}
             Err(Refused { handed: 0, why }) => {
                 append.settle(Err(AppendError::NotSent { why }));
-                return Ok(Ack::waiting(receiver));
+                return Ok(Ack::watched(receiver));
             }
             Err(refused) => refused.fail(&producer, &append, count),
         }
         state.outstanding.push_back(append);
         state.drop_settled();
-        Ok(Ack::waiting(receiver))
+        Ok(Ack::watched(receiver))
     }
 
     /// The first record to a partition has its report: what waits behind it goes the same way.

@@ -170,7 +170,11 @@ pub struct Ack(AckState);
 enum AckState {
     Ready(Option<Result<u64, AppendError>>),
     Waiting(oneshot::Receiver<Result<u64, AppendError>>),
+    Watched(oneshot::Receiver<Watched>),
 }
+
+/// An answer, and what is dropped when its caller has seen it, or does not want to.
+pub type Watched = (Result<u64, AppendError>, Option<Arc<()>>);
 
 impl Ack {
     /// An answer that is known already.
@@ -186,6 +190,14 @@ impl Ack {
     }
 }
 
+impl Ack {
+    /// An answer that comes, and with it something that is dropped once the caller has it.
+    #[must_use]
+    pub fn watched(receiver: oneshot::Receiver<Watched>) -> Self {
+        Self(AckState::Watched(receiver))
+    }
+}
+
 impl Future for Ack {
     type Output = Result<u64, AppendError>;
 
@@ -196,6 +208,10 @@ impl Future for Ack {
             AckState::Waiting(receiver) => {
                 let answer = ready!(Pin::new(receiver).poll(cx));
                 Poll::Ready(answer.unwrap_or_else(|_| Err(gone())))
+            }
+            AckState::Watched(receiver) => {
+                let answer = ready!(Pin::new(receiver).poll(cx));
+                Poll::Ready(answer.map_or_else(|_| Err(gone()), |(result, _seen)| result))
             }
         }
     }

@@ -151,8 +151,8 @@ async fn a_killed_broker_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_broker_is_given_up() {
     let broker = Broker::start(1);
-    let (bus, spec) = (KafkaBus::connect(config(&broker)).unwrap(), spec("hanging", 1));
-    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    let (bus, other, spec) = (KafkaBus::connect(config(&broker)).unwrap(), spec("other", 1), spec("hanging", 1));
+    bus.ensure_topics(&[spec.clone(), other.clone()]).await.unwrap();
     bus.append(&spec.topic, 0, number(0)).await.unwrap();
 
     tokio::task::block_in_place(|| broker.script(&["pause"], &[]));
@@ -166,7 +166,18 @@ async fn a_hanging_broker_is_given_up() {
     let refused = bus.append(&spec.topic, 0, number(4)).await;
     assert!(matches!(refused, Err(AppendError::NotSent { .. })), "{refused:?}");
 
+    // A caller that has not seen that one was refused may have handed over the next: it is refused too, however late.
+    let unseen = bus.append(&spec.topic, 0, number(4));
     tokio::task::block_in_place(|| broker.script(&["resume"], &[]));
+    while bus.append(&other.topic, 0, number(0)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Longer than what time alone keeps back.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let behind = bus.append(&spec.topic, 0, number(5)).await;
+    assert!(matches!(behind, Err(AppendError::NotSent { .. })), "{behind:?}");
+    let seen = unseen.await;
+    assert!(matches!(seen, Err(AppendError::NotSent { .. })), "{seen:?}");
     let mut publisher =
         Publisher { bus: &bus, spec: &spec, waiting: VecDeque::new(), next: 1, unknown: 0, not_sent: 0 };
     publisher.run(|next| next >= 100).await;

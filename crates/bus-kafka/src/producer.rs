@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nova_bus::{Ack, AppendError, BusError, Outgoing, Watched};
+use nova_bus::{Ack, AppendError, BusError, Outgoing};
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -33,30 +33,20 @@ use crate::config::Config;
 /// How often the thread looks at more than what the library reports.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long a partition refuses appends after one was refused or lost, at least; and at least until the caller has seen
-/// that. One with several appends under way may have handed over the next one before; taken, it would stand in the log
-/// without the one before it.
-const HOLD: Duration = Duration::from_millis(250);
-
 /// Longest wait for an answer while nobody knows whether the brokers are there.
 const PROBE: Duration = Duration::from_millis(500);
 
 type Outcome = Result<u64, AppendError>;
-
-/// A partition that refuses appends.
-#[derive(Default)]
-struct Held {
-    until: Option<Instant>,
-    /// Shared with the answers that nobody has seen yet.
-    unseen: Arc<()>,
-}
 type Generation = BaseProducer<Reports>;
 
 /// What the appends, the library's reports and the thread tell each other.
 struct Signals {
     /// Why appends are refused; none while they are taken.
     down: watch::Sender<Option<String>>,
-    held: Mutex<HashMap<(Arc<str>, i32), Held>>,
+    /// By partition: the first append that was refused or lost and whose caller has not seen that. Until then all behind it
+    /// are refused. A caller with several under way may have handed over the next one before; taken, it would stand in the
+    /// log without the one before it.
+    held: Mutex<HashMap<(Arc<str>, i32), Weak<()>>>,
     in_flight_bytes: AtomicU64,
 }
 
@@ -69,18 +59,12 @@ impl Signals {
         });
     }
 
-    /// Gives what the caller keeps until it has seen why.
-    fn hold(&self, topic: &Arc<str>, partition: i32) -> Arc<()> {
+    fn hold(&self, topic: &Arc<str>, partition: i32, unseen: &Weak<()>) {
         let mut held = self.held.lock();
-        let held = held.entry((Arc::clone(topic), partition)).or_default();
-        held.until = Some(Instant::now() + HOLD);
-        Arc::clone(&held.unseen)
-    }
-
-    /// The same for an append that is refused because others are: time does not begin anew.
-    fn unseen(&self, topic: &Arc<str>, partition: i32) -> Arc<()> {
-        let mut held = self.held.lock();
-        Arc::clone(&held.entry((Arc::clone(topic), partition)).or_default().unseen)
+        let first = held.entry((Arc::clone(topic), partition)).or_default();
+        if first.strong_count() == 0 {
+            first.clone_from(unseen);
+        }
     }
 
     fn is_held(&self, topic: &Arc<str>, partition: i32) -> bool {
@@ -88,8 +72,7 @@ impl Signals {
         if held.is_empty() {
             return false;
         }
-        let now = Instant::now();
-        held.retain(|_, held| Arc::strong_count(&held.unseen) > 1 || held.until.is_some_and(|until| until > now));
+        held.retain(|_, unseen| unseen.strong_count() > 0);
         held.contains_key(&(Arc::clone(topic), partition))
     }
 }
@@ -109,7 +92,9 @@ pub(crate) struct Append {
     /// Its first record is the first of its generation to the partition, and has no report yet.
     opens: AtomicBool,
     failure: Mutex<Option<String>>,
-    answer: Mutex<Option<oneshot::Sender<Watched>>>,
+    answer: Mutex<Option<oneshot::Sender<Outcome>>>,
+    /// Until the caller has seen the answer.
+    unseen: Weak<()>,
     signals: Arc<Signals>,
 }
 
@@ -121,9 +106,11 @@ impl Append {
     fn settle(&self, outcome: Outcome) {
         let Some(answer) = self.answer.lock().take() else { return };
         self.signals.in_flight_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        let unseen = outcome.is_err().then(|| self.signals.hold(&self.topic, self.partition));
+        if outcome.is_err() {
+            self.signals.hold(&self.topic, self.partition, &self.unseen);
+        }
         // A caller that no longer waits has dropped its ack; the records are written all the same.
-        drop(answer.send((outcome, unseen)));
+        drop(answer.send(outcome));
     }
 
     /// Counts reports; the last one settles it.
@@ -265,11 +252,9 @@ impl Publisher {
         let Ok(number) = i32::try_from(partition) else {
             return Ack::ready(Err(AppendError::NotSent { why: format!("no partition {partition} of {topic}") }));
         };
-        self.0.append(topic, number, records).unwrap_or_else(|(why, unseen)| {
-            let (answer, receiver) = oneshot::channel();
-            drop(answer.send((Err(AppendError::NotSent { why }), unseen)));
-            Ack::watched(receiver)
-        })
+        let unseen = Arc::new(());
+        let ack = self.0.append(topic, number, records, Arc::downgrade(&unseen));
+        ack.unwrap_or_else(|why| Ack::ready(Err(AppendError::NotSent { why }))).unseen(unseen)
     }
 
     /// Waits until appends are taken.
@@ -297,26 +282,26 @@ impl Shared {
         BaseProducer::from_config_and_context(&self.config.producer(), reports).map(Arc::new)
     }
 
-    /// The error says why nothing was handed over, with what the caller keeps until it has seen it.
+    /// The error says why nothing was handed over.
     fn append(
         &self,
         topic: &Arc<str>,
         partition: i32,
         mut records: Vec<Outgoing>,
-    ) -> Result<Ack, (String, Option<Arc<()>>)> {
-        let count = u32::try_from(records.len()).map_err(|_| ("too many records".to_owned(), None))?;
+        unseen: Weak<()>,
+    ) -> Result<Ack, String> {
+        let count = u32::try_from(records.len()).map_err(|_| "too many records".to_owned())?;
         if count == 0 {
-            return Err(("no records".into(), None));
+            return Err("no records".into());
         }
         let bytes = records.iter().map(|record| record.size() as u64 + 64).sum();
         let mut state = self.state.lock();
         if self.signals.is_held(topic, partition) {
-            let unseen = self.signals.unseen(topic, partition);
-            return Err(("an append to this partition has just failed".into(), Some(unseen)));
+            return Err("an append to this partition failed, and its caller has not seen it".into());
         }
         let refuse = |why: String| {
-            let unseen = self.signals.hold(topic, partition);
-            (why, Some(unseen))
+            self.signals.hold(topic, partition, &unseen);
+            why
         };
         if let Some(why) = &*self.signals.down.borrow() {
             return Err(refuse(why.clone()));
@@ -346,6 +331,7 @@ impl Shared {
             opens: AtomicBool::new(false),
             failure: Mutex::default(),
             answer: Mutex::new(Some(answer)),
+            unseen,
             signals: Arc::clone(&self.signals),
         });
         let handed = match state.lanes.get_mut(&(Arc::clone(topic), partition)) {
@@ -367,13 +353,13 @@ impl Shared {
             Ok(()) => {}
             Err(Refused { handed: 0, why }) => {
                 append.settle(Err(AppendError::NotSent { why }));
-                return Ok(Ack::watched(receiver));
+                return Ok(Ack::waiting(receiver));
             }
             Err(refused) => refused.fail(&producer, &append, count),
         }
         state.outstanding.push_back(append);
         state.drop_settled();
-        Ok(Ack::watched(receiver))
+        Ok(Ack::waiting(receiver))
     }
 
     /// The first record to a partition has its report: what waits behind it goes the same way.

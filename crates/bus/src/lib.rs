@@ -165,36 +165,33 @@ pub struct Batch {
 /// What an append comes to: the offset of its first record, once all of them are durable.
 ///
 /// Dropping it does not take the append back.
-pub struct Ack(AckState);
+pub struct Ack {
+    state: AckState,
+    _unseen: Option<Arc<()>>,
+}
 
 enum AckState {
     Ready(Option<Result<u64, AppendError>>),
     Waiting(oneshot::Receiver<Result<u64, AppendError>>),
-    Watched(oneshot::Receiver<Watched>),
 }
-
-/// An answer, and what is dropped when its caller has seen it, or does not want to.
-pub type Watched = (Result<u64, AppendError>, Option<Arc<()>>);
 
 impl Ack {
     /// An answer that is known already.
     #[must_use]
     pub fn ready(result: Result<u64, AppendError>) -> Self {
-        Self(AckState::Ready(Some(result)))
+        Self { state: AckState::Ready(Some(result)), _unseen: None }
     }
 
     /// An answer that comes; a dropped sender is an unknown outcome.
     #[must_use]
     pub fn waiting(receiver: oneshot::Receiver<Result<u64, AppendError>>) -> Self {
-        Self(AckState::Waiting(receiver))
+        Self { state: AckState::Waiting(receiver), _unseen: None }
     }
-}
 
-impl Ack {
-    /// An answer that comes, and with it something that is dropped once the caller has it.
+    /// The same; this is dropped when the caller has the answer, or wants none.
     #[must_use]
-    pub fn watched(receiver: oneshot::Receiver<Watched>) -> Self {
-        Self(AckState::Watched(receiver))
+    pub fn unseen(self, unseen: Arc<()>) -> Self {
+        Self { _unseen: Some(unseen), ..self }
     }
 }
 
@@ -203,15 +200,11 @@ impl Future for Ack {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let gone = || AppendError::OutcomeUnknown { why: "the bus was closed".into() };
-        match &mut self.0 {
+        match &mut self.state {
             AckState::Ready(result) => Poll::Ready(result.take().unwrap_or_else(|| Err(gone()))),
             AckState::Waiting(receiver) => {
                 let answer = ready!(Pin::new(receiver).poll(cx));
                 Poll::Ready(answer.unwrap_or_else(|_| Err(gone())))
-            }
-            AckState::Watched(receiver) => {
-                let answer = ready!(Pin::new(receiver).poll(cx));
-                Poll::Ready(answer.map_or_else(|_| Err(gone()), |(result, _seen)| result))
             }
         }
     }

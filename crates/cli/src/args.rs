@@ -305,7 +305,7 @@ pub enum Admin {
         #[arg(long)]
         bootstrap: String,
         /// Shards of the cluster; fixed when the cluster is made.
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = nova_bus::Layout::default().shards)]
         shards: u32,
         /// Partitions of the event topic; fixed too.
         #[arg(long, default_value_t = 4)]

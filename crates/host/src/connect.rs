@@ -67,15 +67,6 @@ impl Listener {
             Self::By(incoming) => incoming.map(|it| it.map(Connection::By)).boxed(),
         }
     }
-
-    /// Where it listens, if that is an address of the system.
-    #[must_use]
-    pub fn address(&self) -> Option<std::net::SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::By(_) => None,
-        }
-    }
 }
 
 impl From<TcpListener> for Listener {

@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Process, SharedNet, World, simulate};
+use crate::{Process, SharedNet, Skew, World, simulate};
 
 const MEMBERS: [&str; 3] = ["c1", "c2", "c3"];
 const PORT: u16 = 7710;
@@ -28,6 +28,9 @@ const ENOUGH: usize = 20;
 /// Longest time between two faults, and longest death or pause, in milliseconds.
 const CALM_MS: u64 = 4_000;
 const AWAY_MS: u64 = 3_000;
+/// How far clocks of members are off, in seconds, and how much faster or slower they run, in millionths.
+const OFF_S: i64 = 60;
+const DRIFT_PPM: i64 = 500;
 
 /// A fault that members are not built for: a run that does not find it cannot find anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub enum Plant {
     Nothing,
     /// Who is killed loses its files: the votes and entries that it answered for.
     Forgets,
+    /// A task of a process panics, and all others go on.
+    Panics,
 }
 
 /// What a run came to.
@@ -167,16 +172,23 @@ pub fn run(seed: u64, span: Duration, plant: Plant) -> Result<Report, Broken> {
 }
 
 fn cluster(world: &mut World, seed: u64, dir: &Path, span: Duration, plant: Plant) -> Result<Report, Broken> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let skews = MEMBERS.map(|_| Skew {
+        wall_ns: random.random_range(-OFF_S..=OFF_S) * 1_000_000_000,
+        drift_ppm: random.random_range(-DRIFT_PPM..=DRIFT_PPM),
+    });
     let start = |world: &mut World, number: usize| {
         let (net, data) = (world.net().clone(), dir.join(MEMBERS[number]));
-        world.start(MEMBERS[number], move || member(net, number, data))
+        world.start_with(MEMBERS[number], skews[number], move || member(net, number, data))
     };
+    if plant == Plant::Panics {
+        world.start("planted", || async { panic!("planted") });
+    }
     let mut members: Vec<Process> = (0..MEMBERS.len()).map(|number| start(world, number)).collect();
     let accepted = Arc::new(Mutex::new(Vec::new()));
     let (net, own) = (world.net().clone(), Arc::clone(&accepted));
     let client = world.start("client", move || client(net, own));
     let mut report = Report::default();
-    let mut random = SmallRng::seed_from_u64(seed);
     let end = world.now() + span;
     while world.now() < end {
         world.run_for(Duration::from_millis(random.random_range(100..CALM_MS)));

@@ -18,4 +18,5 @@ mod world;
 
 pub use coordinators::{Broken, Plant, Report, run};
 pub use net::{Listener, SharedNet, Socket, Stream, Weather};
+pub use os::Skew;
 pub use world::{Process, World, simulate};

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -55,12 +56,15 @@ enum Do {
 enum Bug {
     /// A member that is killed loses its files, and with them the votes and entries that it answered for.
     Forgets,
+    /// A task panics, and its process goes on.
+    Panics,
 }
 
 impl Bug {
     fn plant(self) -> Plant {
         match self {
             Self::Forgets => Plant::Forgets,
+            Self::Panics => Plant::Panics,
         }
     }
 
@@ -86,7 +90,18 @@ fn main() -> ExitCode {
 }
 
 fn replay(seed: u64, seconds: u64, plant: Option<Bug>) -> ExitCode {
+    // A task that panics ends alone, and nobody may miss it.
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICKED.store(true, Ordering::Relaxed);
+        tell(panic);
+    }));
     match nova_simulator::run(seed, Duration::from_secs(seconds), plant.map_or(Plant::Nothing, Bug::plant)) {
+        Ok(_) if PANICKED.load(Ordering::Relaxed) => {
+            println!("seed {seed}: a process panicked");
+            ExitCode::FAILURE
+        }
         Ok(report) => {
             println!("seed {seed}: {report}");
             ExitCode::SUCCESS

@@ -26,10 +26,10 @@ const BEGIN_NS: i64 = 1_767_225_600_000_000_000;
 /// Time since boot at the beginning: nothing may rely on it being small.
 const BOOT_NS: i64 = 1_000_000_000_000;
 
-/// Clock of a process, as it differs from that of the world.
+/// Clocks of a process, as they differ from those of the world.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Skew {
-    /// What its wall clock is ahead, in nanoseconds; all its other clocks are right at the beginning.
+pub struct Skew {
+    /// What its wall clock is ahead, in nanoseconds.
     pub wall_ns: i64,
     /// How much faster all its clocks run, in millionths.
     pub drift_ppm: i64,

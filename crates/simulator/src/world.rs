@@ -25,7 +25,6 @@ const NOBODY: usize = usize::MAX;
 pub struct Process(usize);
 
 struct Running {
-    name: String,
     runtime: Runtime,
     host: Host,
     skew: Skew,
@@ -107,7 +106,11 @@ impl World {
         self.start_with(name, Skew::default(), main)
     }
 
-    fn start_with<F>(&mut self, name: &str, skew: Skew, main: impl FnOnce() -> F) -> Process
+    /// The same, with clocks that are not those of the world.
+    ///
+    /// # Panics
+    /// When the system has no file descriptors left.
+    pub fn start_with<F>(&mut self, name: &str, skew: Skew, main: impl FnOnce() -> F) -> Process
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -117,7 +120,7 @@ impl World {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.spawn(main());
         os::enter(NOBODY, Skew::default());
-        self.processes.push(Some(Running { name: name.to_owned(), runtime, host, skew, sleeps: None, paused: false }));
+        self.processes.push(Some(Running { runtime, host, skew, sleeps: None, paused: false }));
         self.ready.push_back(number);
         self.note(&[number as u64, 1]);
         Process(number)
@@ -141,12 +144,6 @@ impl World {
             running.paused = paused;
             self.ready.push_back(process.0);
         }
-    }
-
-    /// Its name, while it lives.
-    #[must_use]
-    pub fn name(&self, process: Process) -> Option<&str> {
-        self.processes[process.0].as_ref().map(|running| running.name.as_str())
     }
 
     /// Goes on for so long.

@@ -124,12 +124,6 @@ impl Coordinator {
             .max_encoding_message_size(nova_client::MAX_MESSAGE_BYTES)
     }
 
-    /// Where it listens, if that is an address of the system.
-    #[must_use]
-    pub fn address(&self) -> Option<std::net::SocketAddr> {
-        self.listener.address()
-    }
-
     /// Serves until it is stopped.
     ///
     /// # Errors

@@ -169,11 +169,7 @@ async fn a_hanging_broker_is_given_up() {
     // A caller that has not seen that one was refused may have handed over the next: it is refused too, however late.
     let unseen = bus.append(&spec.topic, 0, number(4));
     tokio::task::block_in_place(|| broker.script(&["resume"], &[]));
-    while bus.append(&other.topic, 0, number(0)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // Longer than what time alone keeps back.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    taken(&bus, &other, 0).await;
     let behind = bus.append(&spec.topic, 0, number(5)).await;
     assert!(matches!(behind, Err(AppendError::NotSent { .. })), "{behind:?}");
     let seen = unseen.await;

@@ -26,6 +26,13 @@ fn members_that_forget_what_they_answered_for_are_found() {
 }
 
 #[test]
+fn a_panic_that_nobody_misses_is_found() {
+    let output = nova_sim(&["replay", "1", "--seconds", "10", "--plant", "panics"]);
+    let said = said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("seed 1: a process panicked"), "{said}");
+}
+
+#[test]
 fn a_seed_does_the_same_again_to_the_last_step() {
     let once = |seed| said(&nova_sim(&["replay", seed, "--seconds", "30"]));
     for seed in ["11", "12"] {

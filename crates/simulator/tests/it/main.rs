@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use nova_simulator::{Socket, World, simulate};
+use nova_simulator::{Skew, Socket, World, simulate};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -166,6 +166,34 @@ fn a_process_that_stands_still_goes_on_where_it_stood() {
         world.run_for(Duration::from_secs(10));
         assert!((before + 9..=before + 12).contains(&ticks.load(Ordering::Relaxed)));
     });
+}
+
+#[test]
+fn clocks_that_are_off_show_it() {
+    let minute = Duration::from_secs(60);
+    let off = Skew { wall_ns: -60_000_000_000, drift_ppm: 1_000 };
+    let shown = simulate(3, |mut world| {
+        [Skew::default(), off].map(|skew| {
+            let shown = Arc::new(Mutex::new(None));
+            let own = Arc::clone(&shown);
+            let begun = world.now();
+            world.start_with("a", skew, || async move {
+                let wall = SystemTime::now();
+                tokio::time::sleep(HOUR).await;
+                *own.lock() = Some(wall);
+            });
+            assert!(world.run_until(HOUR * 2, || shown.lock().is_some()));
+            let wall = shown.lock().take().expect("it ran");
+            (wall, begun, world.now() - begun)
+        })
+    });
+    let [(right, first, hour), (behind, second, short)] = shown;
+    // The second one began an hour later, on a clock that had gained 3.6 s by then, and slept 3.6 s less.
+    let gained = Duration::from_millis(3_600);
+    let expected = right + (second - first) + gained - minute;
+    let between = |found: Duration, wanted: Duration| found.abs_diff(wanted) < Duration::from_millis(5);
+    assert!(behind.max(expected).duration_since(behind.min(expected)).is_ok_and(|it| it < Duration::from_millis(5)));
+    assert!(between(hour, HOUR) && between(short, HOUR - gained), "{hour:?} {short:?}");
 }
 
 #[test]

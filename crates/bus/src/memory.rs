@@ -39,6 +39,12 @@ impl MemoryBus {
         *self.refuse.lock() = error;
     }
 
+    /// All that is in a partition.
+    #[must_use]
+    pub fn records(&self, topic: &Topic, partition: u32) -> Vec<Record> {
+        self.table.lock().young(topic, partition)
+    }
+
     /// Takes all but `keep` away: what a topic looks like that was cut or made anew.
     pub fn cut(&self, topic: &Topic, partition: u32, keep: Range<u64>) {
         self.table.lock().cut(topic, partition, keep);

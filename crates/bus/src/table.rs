@@ -249,6 +249,13 @@ impl<P: Clone> Table<P> {
         (target.start, target.next) = (keep.start, keep.end);
     }
 
+    /// All records of a partition that are in memory, from its start on.
+    #[must_use]
+    pub fn young(&self, topic: &Topic, partition: u32) -> Vec<Record> {
+        let chunks = self.partition(topic, partition).map(|it| it.chunks.iter());
+        chunks.into_iter().flatten().filter_map(|chunk| chunk.young.as_ref()).flat_map(|it| it.iter().cloned()).collect()
+    }
+
     fn find(&self, topic: &Topic, partition: u32, from: u64) -> Found<P> {
         let Some(target) = self.partition(topic, partition) else { return Found::Nothing };
         if from < target.start || from > target.next {

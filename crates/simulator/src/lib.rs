@@ -11,12 +11,20 @@
 //!                                                    world: who runs next, and when
 //! ```
 
-mod coordinators;
+mod bus;
+mod client;
+mod cluster;
+mod faults;
+mod hosts;
 mod net;
 mod os;
+mod work;
+mod workload;
 mod world;
 
-pub use coordinators::{Broken, Plant, Report, run};
+pub use cluster::{Options, Plant, Report, run};
+pub use faults::{Fault, Planned};
+pub use hosts::{Host, Role};
 pub use net::{Listener, SharedNet, Socket, Stream, Weather};
 pub use os::Skew;
 pub use world::{Process, World, simulate};

@@ -1,19 +1,22 @@
 //! `nova-sim`: clusters in simulated time, under faults. Each seed runs in a process of its own: what tokio counts per
 //! process is then the same each time.
 
-use std::collections::VecDeque;
+mod shrink;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
-use nova_simulator::Plant;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nova_simulator::{Options, Plant};
+use tracing_subscriber::EnvFilter;
 
 /// Runs clusters in simulated time, under faults, and checks what must hold.
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 all holds, 1 something does not, 2 it could not be run.")]
-struct Args {
+struct Arguments {
     #[command(subcommand)]
     command: Do,
 }
@@ -28,30 +31,53 @@ enum Do {
         /// The first one; left out: any, and it is printed.
         #[arg(long)]
         first: Option<u64>,
-        /// Simulated seconds of faults in each.
-        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-        seconds: u64,
-        /// A bug to plant, which is to be found.
-        #[arg(long, value_enum)]
-        plant: Option<Bug>,
         /// How many at a time.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
         jobs: u64,
+        #[command(flatten)]
+        how: How,
     },
     /// Runs one seed: the same events at the same times, each time.
     Replay {
         /// Which.
         seed: u64,
-        /// Simulated seconds of faults.
-        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-        seconds: u64,
-        /// A bug to plant, which is to be found.
-        #[arg(long, value_enum)]
-        plant: Option<Bug>,
+        /// Faults that are left out, by their numbers.
+        #[arg(long, value_delimiter = ',')]
+        without: Vec<usize>,
+        /// Tell the faults, one line each.
+        #[arg(long)]
+        faults: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Looks for the fewest faults with which a seed still fails.
+    Shrink {
+        /// Which.
+        seed: u64,
+        #[command(flatten)]
+        how: How,
     },
 }
 
-/// Bugs that members do not have.
+#[derive(Args, Clone, Copy)]
+struct How {
+    /// Simulated seconds of faults in each.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// A bug to plant, which is to be found.
+    #[arg(long, value_enum)]
+    plant: Option<Bug>,
+}
+
+impl How {
+    /// What repeats it.
+    fn arguments(self) -> Vec<String> {
+        let plant = self.plant.iter().flat_map(|bug| ["--plant".to_owned(), bug.name()]);
+        ["--seconds".to_owned(), self.seconds.to_string()].into_iter().chain(plant).collect()
+    }
+}
+
+/// Bugs that processes do not have.
 #[derive(Clone, Copy, ValueEnum)]
 enum Bug {
     /// A member that is killed loses its files, and with them the votes and entries that it answered for.
@@ -74,22 +100,21 @@ impl Bug {
 }
 
 fn main() -> ExitCode {
-    match Args::parse().command {
-        Do::Replay { seed, seconds, plant } => replay(seed, seconds, plant),
-        Do::Run { seeds, first, seconds, plant, jobs } => {
+    let done = match Arguments::parse().command {
+        Do::Replay { seed, without, faults, how } => Ok(replay(seed, without.into_iter().collect(), faults, how)),
+        Do::Run { seeds, first, jobs, how } => {
             let first = first.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-            match run(first..first.saturating_add(seeds), seconds, plant, jobs as usize) {
-                Ok(code) => code,
-                Err(error) => {
-                    eprintln!("nova-sim: {error:#}");
-                    ExitCode::from(2)
-                }
-            }
+            run(first..first.saturating_add(seeds), how, jobs as usize)
         }
-    }
+        Do::Shrink { seed, how } => shrink::shrink(seed, how),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("nova-sim: {error:#}");
+        ExitCode::from(2)
+    })
 }
 
-fn replay(seed: u64, seconds: u64, plant: Option<Bug>) -> ExitCode {
+fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCode {
     // A task that panics ends alone, and nobody may miss it.
     static PANICKED: AtomicBool = AtomicBool::new(false);
     let tell = std::panic::take_hook();
@@ -97,24 +122,31 @@ fn replay(seed: u64, seconds: u64, plant: Option<Bug>) -> ExitCode {
         PANICKED.store(true, Ordering::Relaxed);
         tell(panic);
     }));
-    match nova_simulator::run(seed, Duration::from_secs(seconds), plant.map_or(Plant::Nothing, Bug::plant)) {
-        Ok(_) if PANICKED.load(Ordering::Relaxed) => {
-            println!("seed {seed}: a process panicked");
-            ExitCode::FAILURE
-        }
-        Ok(report) => {
-            println!("seed {seed}: {report}");
-            ExitCode::SUCCESS
-        }
-        Err(broken) => {
-            println!("seed {seed}: {broken}");
-            ExitCode::FAILURE
-        }
+    if let Ok(filter) = EnvFilter::try_from_env("NOVA_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
+    let span = Duration::from_secs(how.seconds);
+    let report = nova_simulator::run(&Options { seed, span, without, plant: how.plant.map(Bug::plant) });
+    println!("seed {seed}: {report}");
+    if faults {
+        report.faults.iter().for_each(|fault| println!("  fault {fault}"));
+    }
+    let panicked = PANICKED.load(Ordering::Relaxed);
+    if panicked {
+        println!("  panic: a process panicked");
+    }
+    if panicked || !report.violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn run(seeds: std::ops::Range<u64>, seconds: u64, plant: Option<Bug>, jobs: usize) -> anyhow::Result<ExitCode> {
-    let own = std::env::current_exe().context("where this program is")?;
+/// One seed in a process of its own.
+fn command(seed: u64, how: How) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("where this program is")?);
+    command.args(["replay", &seed.to_string()]).args(how.arguments());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let count = seeds.end - seeds.start;
     let mut running: VecDeque<(u64, Child)> = VecDeque::new();
@@ -132,13 +164,9 @@ fn run(seeds: std::ops::Range<u64>, seconds: u64, plant: Option<Bug>, jobs: usiz
             }
         }
         let Some(seed) = seed else { break };
-        let mut command = Command::new(&own);
-        command.args(["replay", &seed.to_string(), "--seconds", &seconds.to_string()]);
-        command.args(plant.iter().flat_map(|bug| ["--plant".to_owned(), bug.name()]));
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("a process for a seed")?;
-        running.push_back((seed, child));
+        running.push_back((seed, command(seed, how)?.spawn().context("a process for a seed")?));
     }
-    let (took, simulated) = (begun.elapsed(), Duration::from_secs(seconds * count));
+    let (took, simulated) = (begun.elapsed(), Duration::from_secs(how.seconds * count));
     println!(
         "{count} seeds, {:.1} simulated hours in {:.0} s: {:.0} times as fast as time; {} failed",
         simulated.as_secs_f64() / 3_600.0,
@@ -147,8 +175,7 @@ fn run(seeds: std::ops::Range<u64>, seconds: u64, plant: Option<Bug>, jobs: usiz
         failed.len()
     );
     for seed in &failed {
-        let plant = plant.map_or_else(String::new, |bug| format!(" --plant {}", bug.name()));
-        println!("again: nova-sim replay {seed} --seconds {seconds}{plant}");
+        println!("again: nova-sim replay {seed} {}", how.arguments().join(" "));
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

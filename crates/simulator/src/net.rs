@@ -32,7 +32,7 @@ pub struct Weather {
     /// And at most.
     pub delay_most: Duration,
     /// From, to: nothing gets through.
-    pub cut: BTreeSet<(String, String)>,
+    pub cut: BTreeSet<(Arc<str>, Arc<str>)>,
     /// What waits for a link that was cut is sent again about so long after it was healed.
     pub again: Duration,
 }
@@ -47,7 +47,7 @@ impl Default for Weather {
 /// A host that is up.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
-    name: String,
+    name: Arc<str>,
     process: usize,
 }
 
@@ -59,28 +59,52 @@ struct Net {
     weather: Weather,
     random: SmallRng,
     /// By name of host: the process that is up.
-    hosts: BTreeMap<String, usize>,
+    hosts: BTreeMap<Arc<str>, usize>,
     /// By `host:port`.
     listeners: BTreeMap<String, (usize, mpsc::Sender<Stream>)>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
-    queue: BinaryHeap<Reverse<(i64, u64)>>,
-    events: BTreeMap<u64, Event>,
+    /// When something arrives, and on which lane: the first that is there.
+    queue: BinaryHeap<Reverse<(i64, u64, LaneKey)>>,
+    lanes: BTreeMap<LaneKey, Lane>,
     next_event: u64,
-    /// What stands before a cut, in order.
-    held: Vec<Event>,
+}
+
+/// What stays in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LaneKey {
+    /// Alone.
+    Single(u64),
+    /// To one end of a connection.
+    Stream(u64, usize),
+    /// Words of a process, by a number that it gave.
+    Words(usize, u64),
+}
+
+#[derive(Default)]
+struct Lane {
+    events: VecDeque<Event>,
+    /// Events that stand before a cut: they have no place in the queue.
+    held: usize,
+    /// Nothing arrives before this.
+    not_before: i64,
 }
 
 enum Event {
     /// A request to connect has come.
     Connect { from: Host, address: String, answer: oneshot::Sender<io::Result<Stream>> },
     /// And its answer.
-    Connected { from: String, to: String, answer: oneshot::Sender<io::Result<Stream>>, result: io::Result<Stream> },
+    Connected { from: Arc<str>, to: Arc<str>, answer: oneshot::Sender<io::Result<Stream>>, result: io::Result<Stream> },
     /// Bytes for one end of a connection; none: no more come.
     Bytes { link: u64, end: usize, bytes: Option<Vec<u8>> },
     /// The connection is no more.
     Reset { link: u64, end: usize },
+    /// Something is done there.
+    Word { from: Arc<str>, to: Arc<str>, act: Act },
 }
+
+/// What is done where a word arrives.
+pub(crate) type Act = Box<dyn FnOnce() + Send>;
 
 struct Link {
     ends: [End; 2],
@@ -92,8 +116,6 @@ struct End {
     read: VecDeque<u8>,
     /// Bytes of the other end on their way here.
     coming: usize,
-    /// Nothing comes before this, so that bytes stay in order.
-    not_before: i64,
     /// No more will come.
     finished: bool,
     reset: bool,
@@ -110,7 +132,6 @@ impl End {
             host,
             read: VecDeque::new(),
             coming: 0,
-            not_before: 0,
             finished: false,
             reset: false,
             reader: None,
@@ -135,9 +156,8 @@ impl SharedNet {
             links: BTreeMap::new(),
             next_link: 0,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            lanes: BTreeMap::new(),
             next_event: 0,
-            held: Vec::new(),
         })))
     }
 
@@ -145,20 +165,15 @@ impl SharedNet {
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         let mut net = self.0.lock();
         change(&mut net.weather);
-        let held = std::mem::take(&mut net.held);
-        let again = net.weather.again.as_nanos() as i64;
-        for event in held {
-            let extra = net.random.random_range(0..=again);
-            net.put(event, extra);
-        }
+        net.send_again();
     }
 
     /// Cuts both ways between hosts on one side and on the other.
     pub fn cut(&self, one: &[&str], other: &[&str]) {
         self.change(|weather| {
             for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
-                weather.cut.insert(((*a).to_owned(), (*b).to_owned()));
-                weather.cut.insert(((*b).to_owned(), (*a).to_owned()));
+                weather.cut.insert(((*a).into(), (*b).into()));
+                weather.cut.insert(((*b).into(), (*a).into()));
             }
         });
     }
@@ -172,12 +187,29 @@ impl SharedNet {
     #[must_use]
     pub fn socket(&self, host: &str) -> Socket {
         let process = self.0.lock().hosts.get(host).copied().unwrap_or(usize::MAX);
-        Socket { net: self.clone(), host: Host { name: host.to_owned(), process } }
+        Socket { net: self.clone(), host: Host { name: host.into(), process } }
+    }
+
+    /// Has something done at another place, when a word from here has got there. Words of a process with the same number
+    /// stay in order; without a number they may overtake each other, and may take `later` nanoseconds more.
+    pub(crate) fn tell(&self, from: &str, to: &str, lane: Option<(usize, u64)>, later: i64, act: Act) {
+        let mut net = self.0.lock();
+        let event = Event::Word { from: from.into(), to: to.into(), act };
+        let key = lane.map_or(LaneKey::Single(net.next_event), |(process, number)| LaneKey::Words(process, number));
+        net.put_on(key, event, later);
+    }
+
+    /// A number below `below`.
+    pub(crate) fn draw(&self, below: i64) -> i64 {
+        self.0.lock().random.random_range(0..below)
     }
 
     pub(crate) fn boot(&self, name: &str, process: usize) -> Host {
-        self.0.lock().hosts.insert(name.to_owned(), process);
-        Host { name: name.to_owned(), process }
+        let name: Arc<str> = name.into();
+        let mut net = self.0.lock();
+        net.hosts.insert(Arc::clone(&name), process);
+        net.send_again();
+        Host { name, process }
     }
 
     /// A process ended: its listeners are closed, and its connections reset.
@@ -195,22 +227,22 @@ impl SharedNet {
             .map(|(number, end, _)| (number, end))
             .collect();
         for (link, end) in own {
-            net.put(Event::Reset { link, end: 1 - end }, 0);
+            net.put(Event::Reset { link, end: 1 - end });
         }
     }
 
     /// Forgets all that is on its way.
     pub(crate) fn end(&self) {
         let mut net = self.0.lock();
-        let (events, held) = (std::mem::take(&mut net.events), std::mem::take(&mut net.held));
+        let lanes = std::mem::take(&mut net.lanes);
         drop(net);
-        // Streams among them come back here.
-        drop((events, held));
+        // Streams among what is on its way come back here.
+        drop(lanes);
     }
 
     /// When the next thing arrives.
     pub(crate) fn next_at(&self) -> Option<i64> {
-        self.0.lock().queue.peek().map(|Reverse((at, _))| *at)
+        self.0.lock().queue.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// Delivers what arrives until then.
@@ -218,16 +250,18 @@ impl SharedNet {
         loop {
             let mut net = self.0.lock();
             match net.queue.peek() {
-                Some(Reverse((at, _))) if *at <= until => {}
+                Some(Reverse((at, ..))) if *at <= until => {}
                 _ => return,
             }
-            let Some(Reverse((_, number))) = net.queue.pop() else { return };
-            let Some(event) = net.events.remove(&number) else { continue };
-            let (from, to) = net.way(&event);
-            if net.weather.cut.contains(&(from, to)) {
-                net.held.push(event);
+            let Some(Reverse((.., key))) = net.queue.pop() else { return };
+            let Some(event) = net.lanes.get_mut(&key).and_then(|lane| lane.events.pop_front()) else { continue };
+            if net.is_held(&event) {
+                let lane = net.lanes.entry(key).or_default();
+                lane.events.push_front(event);
+                lane.held += 1;
                 continue;
             }
+            net.tidy(key);
             // Who is woken or dropped by it comes back here.
             let after = net.arrive(event, self);
             drop(net);
@@ -239,62 +273,94 @@ impl SharedNet {
 type After = Box<dyn FnOnce()>;
 
 impl Net {
-    /// The hosts that an event comes from and goes to.
-    fn way(&self, event: &Event) -> (String, String) {
+    /// Whether it cannot get through now.
+    fn is_held(&self, event: &Event) -> bool {
+        let cut = |from: &Arc<str>, to: &Arc<str>| {
+            !self.weather.cut.is_empty() && self.weather.cut.contains(&(Arc::clone(from), Arc::clone(to)))
+        };
         match event {
-            Event::Connect { from, address, .. } => (from.name.clone(), host_of(address).to_owned()),
-            Event::Connected { from, to, .. } => (from.clone(), to.clone()),
-            Event::Bytes { link, end, .. } | Event::Reset { link, end } => match self.links.get(link) {
-                Some(link) => (link.ends[1 - end].host.name.clone(), link.ends[*end].host.name.clone()),
-                None => Default::default(),
-            },
+            Event::Connect { from, address, .. } => {
+                let host = host_of(address);
+                // A host that is off says nothing, and who asks waits.
+                !self.hosts.contains_key(host) || cut(&from.name, &host.into())
+            }
+            Event::Connected { from, to, .. } | Event::Word { from, to, .. } => cut(from, to),
+            Event::Bytes { link, end, .. } | Event::Reset { link, end } => {
+                self.links.get(link).is_some_and(|link| cut(&link.ends[1 - end].host.name, &link.ends[*end].host.name))
+            }
         }
     }
 
-    /// Puts an event on its way; it takes `extra` nanoseconds longer than others.
-    fn put(&mut self, event: Event, extra: i64) {
+    /// Puts an event on its way.
+    fn put(&mut self, event: Event) {
+        let key = match &event {
+            Event::Bytes { link, end, .. } | Event::Reset { link, end } => LaneKey::Stream(*link, *end),
+            Event::Connect { .. } | Event::Connected { .. } | Event::Word { .. } => LaneKey::Single(self.next_event),
+        };
+        self.put_on(key, event, 0);
+    }
+
+    fn put_on(&mut self, key: LaneKey, event: Event, extra: i64) {
+        self.lanes.entry(key).or_default().events.push_back(event);
+        self.queue(key, extra);
+    }
+
+    /// One more event of a lane arrives, `extra` nanoseconds later than others.
+    fn queue(&mut self, key: LaneKey, extra: i64) {
         let (least, most) = (self.weather.delay_least.as_nanos() as i64, self.weather.delay_most.as_nanos() as i64);
-        let mut at = os::now_ns() + extra + self.random.random_range(least..=most.max(least));
-        if let Event::Bytes { link, end, .. } | Event::Reset { link, end } = &event
-            && let Some(link) = self.links.get_mut(link)
-        {
-            at = at.max(link.ends[*end].not_before);
-            link.ends[*end].not_before = at;
-        }
-        let number = self.next_event;
+        let at = os::now_ns() + extra + self.random.random_range(least..=most.max(least));
+        let lane = self.lanes.entry(key).or_default();
+        lane.not_before = lane.not_before.max(at);
+        self.queue.push(Reverse((lane.not_before, self.next_event, key)));
         self.next_event += 1;
-        self.queue.push(Reverse((at, number)));
-        self.events.insert(number, event);
+    }
+
+    /// What was held is sent again.
+    fn send_again(&mut self) {
+        let again = self.weather.again.as_nanos() as i64;
+        let held: Vec<(LaneKey, usize)> =
+            self.lanes.iter().filter(|(_, lane)| lane.held > 0).map(|(key, lane)| (*key, lane.held)).collect();
+        for (key, count) in held {
+            let extra = self.random.random_range(0..=again);
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.held = 0;
+            }
+            (0..count).for_each(|_| self.queue(key, extra));
+        }
+    }
+
+    /// Forgets a lane that need not keep an order any more.
+    fn tidy(&mut self, key: LaneKey) {
+        let over = |lane: &Lane| lane.events.is_empty() && lane.not_before <= os::now_ns();
+        if self.lanes.get(&key).is_some_and(over) {
+            self.lanes.remove(&key);
+        }
     }
 
     fn arrive(&mut self, event: Event, net: &SharedNet) -> After {
         match event {
             Event::Connect { from, address, answer } => {
-                let host = host_of(&address).to_owned();
-                if !self.hosts.contains_key(&host) {
-                    // A host that is off says nothing, and who asks waits.
-                    self.held.push(Event::Connect { from, address, answer });
-                    return Box::new(|| {});
-                }
+                let host: Arc<str> = host_of(&address).into();
                 let result = match self.listeners.get(&address) {
                     Some((process, queue)) if queue.capacity() > 0 => {
                         let number = self.next_link;
                         self.next_link += 1;
-                        let there = Host { name: host.clone(), process: *process };
+                        let there = Host { name: Arc::clone(&host), process: *process };
                         self.links.insert(number, Link { ends: [End::new(from.clone()), End::new(there)] });
                         let stream = |end| Stream { net: net.clone(), link: number, end };
                         let queue = queue.clone();
                         let (ours, theirs) = (stream(0), stream(1));
                         let event = Event::Connected { from: host, to: from.name, answer, result: Ok(ours) };
-                        self.put(event, 0);
+                        self.put(event);
                         return Box::new(move || drop(queue.try_send(theirs)));
                     }
                     _ => Err(refused()),
                 };
-                self.put(Event::Connected { from: host, to: from.name, answer, result }, 0);
+                self.put(Event::Connected { from: host, to: from.name, answer, result });
                 Box::new(|| {})
             }
             Event::Connected { answer, result, .. } => Box::new(move || drop(answer.send(result))),
+            Event::Word { act, .. } => act,
             Event::Bytes { link, end, bytes } => {
                 let Some(link) = self.links.get_mut(&link) else { return Box::new(|| {}) };
                 let end = &mut link.ends[end];
@@ -363,7 +429,7 @@ impl Socket {
     pub async fn connect(&self, address: &str) -> io::Result<Stream> {
         let (answer, answered) = oneshot::channel();
         let event = Event::Connect { from: self.host.clone(), address: address.to_owned(), answer };
-        self.net.0.lock().put(event, 0);
+        self.net.0.lock().put(event);
         answered.await.unwrap_or_else(|_| Err(io::ErrorKind::ConnectionAborted.into()))
     }
 }
@@ -451,7 +517,7 @@ impl AsyncWrite for Stream {
             return Poll::Pending;
         }
         other.coming += count;
-        net.put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: Some(bytes[..count].to_vec()) }, 0);
+        net.put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: Some(bytes[..count].to_vec()) });
         Poll::Ready(Ok(count))
     }
 
@@ -460,7 +526,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.net.0.lock().put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: None }, 0);
+        self.net.0.lock().put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: None });
         Poll::Ready(Ok(()))
     }
 }
@@ -473,7 +539,7 @@ impl Drop for Stream {
         if link.ends[1 - self.end].gone {
             net.links.remove(&self.link);
         } else {
-            net.put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: None }, 0);
+            net.put(Event::Bytes { link: self.link, end: 1 - self.end, bytes: None });
         }
     }
 }

@@ -105,6 +105,11 @@ pub(crate) fn now_ns() -> i64 {
     with(|thread| thread.now_ns).unwrap_or_default()
 }
 
+/// The world's wall clock, in milliseconds since the Unix epoch.
+pub(crate) fn wall_ms() -> u64 {
+    ((BEGIN_NS + now_ns()) / 1_000_000).unsigned_abs()
+}
+
 pub(crate) fn set_now(now_ns: i64) {
     with(|thread| thread.now_ns = thread.now_ns.max(now_ns));
 }
@@ -157,9 +162,9 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::time
         let since = shown(thread.skew, thread.now_ns);
         match clock {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(BEGIN_NS + since + thread.skew.wall_ns),
-            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
-                Some(BOOT_NS + since)
-            }
+            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE => Some(BOOT_NS + since),
+            // What workers note their attempts by: notes of several are compared.
+            libc::CLOCK_BOOTTIME => Some(BOOT_NS + thread.now_ns),
             // Time of the processor is real.
             _ => None,
         }

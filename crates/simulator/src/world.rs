@@ -24,6 +24,14 @@ const NOBODY: usize = usize::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process(usize);
 
+impl Process {
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
 struct Running {
     runtime: Runtime,
     host: Host,
@@ -99,7 +107,7 @@ impl World {
     ///
     /// # Panics
     /// When the system has no file descriptors left.
-    pub fn start<F>(&mut self, name: &str, main: impl FnOnce() -> F) -> Process
+    pub fn start<F>(&mut self, name: &str, main: impl FnOnce(Process) -> F) -> Process
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -110,7 +118,7 @@ impl World {
     ///
     /// # Panics
     /// When the system has no file descriptors left.
-    pub fn start_with<F>(&mut self, name: &str, skew: Skew, main: impl FnOnce() -> F) -> Process
+    pub fn start_with<F>(&mut self, name: &str, skew: Skew, main: impl FnOnce(Process) -> F) -> Process
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -118,7 +126,7 @@ impl World {
         os::enter(number, skew);
         let host = self.net.boot(name, number);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.spawn(main());
+        runtime.spawn(main(Process(number)));
         os::enter(NOBODY, Skew::default());
         self.processes.push(Some(Running { runtime, host, skew, sleeps: None, paused: false }));
         self.ready.push_back(number);
@@ -142,6 +150,14 @@ impl World {
     pub fn pause(&mut self, process: Process, paused: bool) {
         if let Some(running) = &mut self.processes[process.0] {
             running.paused = paused;
+            self.ready.push_back(process.0);
+        }
+    }
+
+    /// Clocks of a process are others from now on.
+    pub fn skew(&mut self, process: Process, skew: Skew) {
+        if let Some(running) = &mut self.processes[process.0] {
+            running.skew = skew;
             self.ready.push_back(process.0);
         }
     }

@@ -30,6 +30,12 @@ impl Source {
         Self(format!("{id}@{mark:08x}/{partition}"))
     }
 
+    /// One that was read in a command.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// Its name, as the engine knows it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -51,7 +51,7 @@ fn an_hour_passes_at_once_and_all_clocks_show_it() {
     let spans = simulate(1, |mut world| {
         let spans = Arc::new(Mutex::new(None));
         let own = Arc::clone(&spans);
-        world.start("a", || async move {
+        world.start("a", |_| async move {
             let (wall, steady) = (SystemTime::now(), Instant::now());
             tokio::time::sleep(HOUR).await;
             *own.lock() = Some((wall.elapsed().expect("it goes forward"), steady.elapsed()));
@@ -69,10 +69,10 @@ fn busy(world: &mut World) -> (u64, Vec<u64>) {
     let drawn = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::new(Mutex::new(Vec::new()));
     let server = world.net().clone();
-    world.start("server", move || echo(server.socket("server")));
+    world.start("server", move |_| echo(server.socket("server")));
     for name in ["a", "b", "c"] {
         let (net, drawn, heard) = (world.net().clone(), Arc::clone(&drawn), Arc::clone(&heard));
-        world.start(name, move || async move {
+        world.start(name, move |_| async move {
             let map: HashMap<u64, u64> = (0..50).map(|n| (n, rand::random())).collect();
             drawn.lock().extend(map.into_iter().flat_map(|(key, value)| [key, value]));
             ask(net.socket(name), "server:7", 200, heard).await;
@@ -98,9 +98,9 @@ fn who_is_connected_to_a_process_that_dies_hears_of_it() {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let net = world.net().clone();
         let (server, client) = (net.clone(), net);
-        let victim = world.start("server", move || echo(server.socket("server")));
+        let victim = world.start("server", move |_| echo(server.socket("server")));
         let own = Arc::clone(&heard);
-        world.start("client", move || async move { ask(client.socket("client"), "server:7", 1_000, own).await });
+        world.start("client", move |_| async move { ask(client.socket("client"), "server:7", 1_000, own).await });
         assert!(world.run_until(HOUR, || heard.lock().len() > 10));
         world.kill(victim);
         world.run_for(Duration::from_secs(1));
@@ -115,10 +115,10 @@ fn who_is_connected_to_a_process_that_dies_hears_of_it() {
 fn nobody_listens_is_said_and_a_host_that_is_off_says_nothing() {
     simulate(5, |mut world| {
         let (no, nothing) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        world.start("server", || async {});
+        world.start("server", |_| async {});
         for (address, heard) in [("server:7", &no), ("elsewhere:7", &nothing)] {
             let (net, heard) = (world.net().clone(), Arc::clone(heard));
-            world.start("client", move || async move { ask(net.socket("client"), address, 1, heard).await });
+            world.start("client", move |_| async move { ask(net.socket("client"), address, 1, heard).await });
         }
         world.run_for(HOUR);
         assert_eq!(*no.lock(), ["connection refused"]);
@@ -131,8 +131,8 @@ fn what_is_sent_through_a_cut_comes_when_it_is_healed() {
     simulate(9, |mut world| {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (server, client, own) = (world.net().clone(), world.net().clone(), Arc::clone(&heard));
-        world.start("server", move || echo(server.socket("server")));
-        world.start("client", move || async move { ask(client.socket("client"), "server:7", 1_000, own).await });
+        world.start("server", move |_| echo(server.socket("server")));
+        world.start("client", move |_| async move { ask(client.socket("client"), "server:7", 1_000, own).await });
         assert!(world.run_until(HOUR, || heard.lock().len() > 10));
         world.net().cut(&["client"], &["server"]);
         world.run_for(Duration::from_secs(10));
@@ -149,7 +149,7 @@ fn a_process_that_stands_still_goes_on_where_it_stood() {
     simulate(3, |mut world| {
         let ticks = Arc::new(AtomicU64::new(0));
         let own = Arc::clone(&ticks);
-        let process = world.start("a", || async move {
+        let process = world.start("a", |_| async move {
             let mut every = tokio::time::interval(Duration::from_secs(1));
             every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             loop {
@@ -177,7 +177,7 @@ fn clocks_that_are_off_show_it() {
             let shown = Arc::new(Mutex::new(None));
             let own = Arc::clone(&shown);
             let begun = world.now();
-            world.start_with("a", skew, || async move {
+            world.start_with("a", skew, |_| async move {
                 let wall = SystemTime::now();
                 tokio::time::sleep(HOUR).await;
                 *own.lock() = Some(wall);
@@ -202,8 +202,8 @@ fn a_word_from_another_process_wakes_it() {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let done = Arc::new(AtomicBool::new(false));
         let own = Arc::clone(&done);
-        world.start("waits", || async move { own.store(receiver.await.is_ok(), Ordering::Relaxed) });
-        world.start("speaks", || async move {
+        world.start("waits", |_| async move { own.store(receiver.await.is_ok(), Ordering::Relaxed) });
+        world.start("speaks", |_| async move {
             tokio::time::sleep(HOUR).await;
             sender.send(()).expect("somebody waits");
         });

@@ -1,0 +1,524 @@
+//! A whole cluster under faults, until they end, and what its history says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+use nova_bus::{Bus, MemoryBus, Topic, TopicSpec};
+use nova_checker::{Counts, History, Member, Numbers, Place, Shard, Source, Violation};
+use nova_client::{ClientError, Coordinators, Repeat};
+use nova_trigger_rules::{Kind, TriggerSpec};
+use nova_wire::v1;
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::bus::BROKER;
+use crate::client::{BY_RECORDS, BY_TIME, Client, NAMESPACE, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
+use crate::faults::{self, Fault, Planned};
+use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
+use crate::workload::Workflow;
+use crate::{Process, Skew, World, simulate};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A process that ended by itself is started again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// After the last fault all that clients asked for is answered within this time (J1, J2).
+const ANSWERED: Duration = Duration::from_secs(40);
+/// And all that was accepted has ended this long after (J2).
+const SETTLED: Duration = Duration::from_secs(60);
+/// How far clocks are off at first, in seconds, and how much faster or slower they run, in millionths.
+const OFF_S: i64 = 60;
+const DRIFT_PPM: i64 = 500;
+/// Workflows of a run.
+const WORKFLOWS: usize = 4;
+/// Pause of the client between two submissions, on average.
+const PAUSE: Duration = Duration::from_millis(400);
+/// With fewer accepted in a minute a run says nothing.
+const ENOUGH_PER_MINUTE: f64 = 20.0;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What all follows from.
+    pub seed: u64,
+    /// How long there are faults.
+    pub span: Duration,
+    /// Faults of the plan that are left out, by their numbers.
+    pub without: BTreeSet<usize>,
+    /// A bug that is to be found.
+    pub plant: Option<Plant>,
+}
+
+/// Bugs that processes do not have. A run that does not find them cannot find anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// A member that is killed loses its files, and with them the votes and entries that it answered for.
+    Forgets,
+    /// A task panics, and its process goes on.
+    Panics,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// All that happened, in one number.
+    pub trace: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// How often a process ran until it slept.
+    pub steps: u64,
+    /// Faults that were.
+    pub faults: Vec<Planned>,
+    /// What was looked at.
+    pub counts: Counts,
+    /// All that does not hold.
+    pub violations: Vec<Violation>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace, simulated, steps, faults, counts, violations } = self;
+        let Counts { accepted, ended, attempts, repeated, duplicates, stale, triggered } = counts;
+        write!(
+            f,
+            "{:.0} s simulated, {steps} steps, {} faults, {accepted} accepted, {triggered} triggered, {ended} ended, \
+             {attempts} attempts, {repeated} repeated, {stale} stale, {duplicates} duplicates, trace {trace:016x}",
+            simulated.as_secs_f64(),
+            faults.len(),
+        )?;
+        violations.iter().try_for_each(|violation| write!(f, "\n  {violation}"))
+    }
+}
+
+/// A host and the process on it.
+struct Slot {
+    host: Host,
+    process: Option<Process>,
+    skew: Skew,
+    /// Faults because of which it is down, or stands still.
+    down: BTreeSet<usize>,
+    paused: BTreeSet<usize>,
+    /// It ended by itself, and is started again then.
+    again: Option<Duration>,
+}
+
+struct Cluster {
+    world: World,
+    ground: Ground,
+    slots: Vec<Slot>,
+    /// Processes that ended by themselves.
+    ended: Arc<Mutex<Vec<(Process, Host, String)>>>,
+    /// Faults that are.
+    active: BTreeMap<usize, Fault>,
+    plant: Option<Plant>,
+}
+
+/// Runs a cluster.
+///
+/// # Panics
+/// When there is no place for temporary files.
+#[must_use]
+pub fn run(options: &Options) -> Report {
+    let dir = hosts::temporary();
+    simulate(options.seed, |world| Cluster::new(world, options, dir.path()).run(options))
+}
+
+impl Cluster {
+    fn new(world: World, options: &Options, data: &std::path::Path) -> Self {
+        let mut random = SmallRng::seed_from_u64(options.seed ^ 0x0063_6c6f_636b);
+        let broker = MemoryBus::new();
+        let mut topics = LAYOUT.topics();
+        topics.push(TopicSpec { topic: Topic::Named(ORDERS.into()), partitions: ORDERS_PARTITIONS, retention_ms: 1 });
+        broker.ensure_topics(&topics).now_or_never().expect("at once").expect("there are no topics yet");
+        let ground =
+            Ground { net: world.net().clone(), broker, effects: Arc::default(), data: data.to_owned() };
+        let slots = HOSTS.map(|host| Slot {
+            host,
+            process: None,
+            skew: Skew {
+                wall_ns: random.random_range(-OFF_S..=OFF_S) * 1_000_000_000,
+                drift_ppm: random.random_range(-DRIFT_PPM..=DRIFT_PPM),
+            },
+            down: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            again: None,
+        });
+        Self { world, ground, slots: slots.into(), ended: Arc::default(), active: BTreeMap::new(), plant: options.plant }
+    }
+
+    fn run(mut self, options: &Options) -> Report {
+        let mut random = SmallRng::seed_from_u64(options.seed);
+        let workflows: Vec<Workflow> =
+            (0..WORKFLOWS).map(|n| Workflow::random(&format!("w{n}"), &mut random)).collect();
+        let workflows = Arc::new(workflows);
+        let plan = faults::plan(&mut random, options.span);
+        (0..self.slots.len()).for_each(|place| self.start(place));
+        if self.plant == Some(Plant::Panics) {
+            self.world.start("planted", |_| async { panic!("planted") });
+        }
+        let noted = self.client(Arc::clone(&workflows), SmallRng::seed_from_u64(random.random()));
+        let ready = Arc::clone(&noted);
+        let mut violations = Vec::new();
+        if !self.go_on(PATIENCE * 6, || ready.is_ready.load(Ordering::Relaxed)) {
+            violations.push(violation("J1", "nothing is accepted before the first fault"));
+        }
+        let begin = self.world.now();
+        let plan: Vec<Planned> = plan.into_iter().filter(|it| !options.without.contains(&it.number)).collect();
+        self.faults(&plan, begin, options.span);
+        noted.stop.store(true, Ordering::Relaxed);
+        let open = Arc::clone(&noted);
+        if !self.go_on(ANSWERED, || open.open.load(Ordering::Relaxed) == 0) {
+            let open = noted.open.load(Ordering::Relaxed);
+            violations.push(violation("J2", format!("{open} requests have no answer {ANSWERED:?} after the last fault")));
+        }
+        let seen = self.settle();
+        if seen.is_none() {
+            violations.push(violation("J2", format!("not all has ended {SETTLED:?} after the last answer")));
+        }
+        let history = self.history(&noted, &workflows, seen.unwrap_or_default());
+        let counts = match nova_checker::check(&history) {
+            Ok(counts) => counts,
+            Err(found) => {
+                violations.extend(found);
+                Counts::default()
+            }
+        };
+        let accepted = history.operations.iter().filter(|it| matches!(it.answer, nova_checker::Answer::Accepted { .. }));
+        let enough = options.span.as_secs_f64() / 60.0 * ENOUGH_PER_MINUTE;
+        if (accepted.count() as f64) < enough {
+            violations.push(violation("empty", "so little was accepted that the run says nothing"));
+        }
+        let (trace, simulated, steps) = (self.world.trace_hash(), self.world.now(), self.world.steps());
+        Report { trace, simulated, steps, faults: plan, counts, violations }
+    }
+
+    fn start(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        let (host, ground, ended) = (slot.host, self.ground.clone(), Arc::clone(&self.ended));
+        let process = self.world.start_with(host.name, slot.skew, |process| async move {
+            let why = ground.run(host, process.number()).await;
+            ended.lock().push((process, host, why));
+        });
+        (slot.process, slot.again) = (Some(process), None);
+        let paused = !slot.paused.is_empty();
+        self.world.pause(process, paused);
+    }
+
+    fn client(&mut self, workflows: Arc<Vec<Workflow>>, random: SmallRng) -> Arc<Noted> {
+        let noted = Arc::new(Noted::default());
+        let (ground, own) = (self.ground.clone(), Arc::clone(&noted));
+        self.world.start("client", |process| async move {
+            let client = Client {
+                bus: ground.bus("client", process.number()),
+                coordinators: hosts::coordinators(&ground.net, "client"),
+                cluster: CLUSTER.into(),
+                shards: LAYOUT.shards as u16,
+                workflows,
+                noted: own,
+                pause: PAUSE,
+            };
+            client.run(random).await;
+        });
+        noted
+    }
+
+    /// Goes on until something holds; processes that end by themselves are started again.
+    fn go_on(&mut self, limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+        let end = self.world.now() + limit;
+        loop {
+            let now = self.world.now();
+            let next = self.slots.iter().filter_map(|slot| slot.again).min();
+            let span = next.unwrap_or(end).min(end).saturating_sub(now);
+            let ended = Arc::clone(&self.ended);
+            self.world.run_until(span, || !ended.lock().is_empty() || holds());
+            if holds() {
+                return true;
+            }
+            let now = self.world.now();
+            for (process, host, why) in std::mem::take(&mut *self.ended.lock()) {
+                tracing::warn!(%host, why, "a process ended by itself");
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.process == Some(process)) {
+                    (slot.process, slot.again) = (None, Some(now + AGAIN));
+                    self.world.kill(process);
+                }
+            }
+            for place in 0..self.slots.len() {
+                let slot = &self.slots[place];
+                if slot.again.is_some_and(|at| at <= now) && slot.down.is_empty() {
+                    self.start(place);
+                }
+            }
+            if now >= end {
+                return false;
+            }
+        }
+    }
+
+    fn faults(&mut self, plan: &[Planned], begin: Duration, span: Duration) {
+        let mut times: Vec<(Duration, bool, &Planned)> =
+            plan.iter().flat_map(|it| [(it.at, true, it), (it.until, false, it)]).collect();
+        times.sort_by_key(|(at, begins, planned)| (*at, *begins, planned.number));
+        for (at, begins, planned) in times {
+            self.go_on((begin + at).saturating_sub(self.world.now()), || false);
+            if begins {
+                tracing::info!(number = planned.number, fault = %planned.fault, "a fault begins");
+                self.active.insert(planned.number, planned.fault.clone());
+            } else {
+                tracing::info!(number = planned.number, fault = %planned.fault, "a fault ends");
+                self.active.remove(&planned.number);
+            }
+            self.change(planned, begins);
+        }
+        self.go_on((begin + span).saturating_sub(self.world.now()), || false);
+    }
+
+    /// A fault begins or ends.
+    fn change(&mut self, planned: &Planned, begins: bool) {
+        let place = |host: &Host| HOSTS.iter().position(|it| it == host).expect("it is one of them");
+        match &planned.fault {
+            Fault::Kill(host) => {
+                let place = place(host);
+                let slot = &mut self.slots[place];
+                if begins {
+                    slot.down.insert(planned.number);
+                    slot.again = None;
+                    if let Some(process) = slot.process.take() {
+                        self.world.kill(process);
+                    }
+                    if self.plant == Some(Plant::Forgets) && host.role == hosts::Role::Coordinator {
+                        // There may be none yet.
+                        let _ = std::fs::remove_dir_all(self.ground.data(*host));
+                    }
+                } else {
+                    slot.down.remove(&planned.number);
+                    if slot.down.is_empty() && slot.process.is_none() {
+                        self.start(place);
+                    }
+                }
+            }
+            Fault::Pause(host) => {
+                let slot = &mut self.slots[place(host)];
+                if begins {
+                    slot.paused.insert(planned.number);
+                } else {
+                    slot.paused.remove(&planned.number);
+                }
+                if let Some(process) = slot.process {
+                    self.world.pause(process, !slot.paused.is_empty());
+                }
+            }
+            Fault::Jump(host, s) => {
+                if begins {
+                    let slot = &mut self.slots[place(host)];
+                    slot.skew.wall_ns += s * 1_000_000_000;
+                    if let Some(process) = slot.process {
+                        self.world.skew(process, slot.skew);
+                    }
+                }
+            }
+            Fault::Alone(_) | Fault::OneWay(..) | Fault::NoBus(_) | Fault::BusAway | Fault::Slow(_) => self.weather(),
+        }
+    }
+
+    fn weather(&mut self) {
+        let all: Vec<&'static str> =
+            HOSTS.iter().map(|host| host.name).chain([BROKER, "client"]).collect();
+        let mut cut: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let mut slow = 0;
+        for fault in self.active.values() {
+            match fault {
+                Fault::Alone(host) => {
+                    cut.extend(all.iter().flat_map(|other| [(host.name, *other), (*other, host.name)]));
+                }
+                Fault::OneWay(from, to) => drop(cut.insert((from, to))),
+                Fault::NoBus(host) => cut.extend([(host.name, BROKER), (BROKER, host.name)]),
+                Fault::BusAway => cut.extend(all.iter().flat_map(|other| [(BROKER, *other), (*other, BROKER)])),
+                Fault::Slow(ms) => slow = slow.max(*ms),
+                Fault::Kill(_) | Fault::Pause(_) | Fault::Jump(..) => {}
+            }
+        }
+        self.world.net().change(|weather| {
+            weather.cut = cut.into_iter().map(|(from, to)| (from.into(), to.into())).collect();
+            weather.delay_most = crate::Weather::default().delay_most + Duration::from_millis(slow);
+        });
+    }
+
+    /// Waits until all has ended, and gives what members and shards say then.
+    fn settle(&mut self) -> Option<Seen> {
+        let seen = Arc::new(Mutex::new(None));
+        let (ground, own) = (self.ground.clone(), Arc::clone(&seen));
+        self.world.start("observer", |_| async move {
+            let observer = Observer { coordinators: hosts::coordinators(&ground.net, "observer"), ground };
+            let all = observer.settle().await;
+            *own.lock() = Some(all);
+        });
+        let look = Arc::clone(&seen);
+        self.go_on(SETTLED, || look.lock().is_some());
+        let seen = seen.lock().take();
+        seen
+    }
+
+    fn history(&self, noted: &Noted, workflows: &[Workflow], seen: Seen) -> History {
+        let mut topics = BTreeMap::new();
+        let own = [
+            (Topic::Commands, nova_checker::Topic::Commands, LAYOUT.shards),
+            (Topic::Tasks, nova_checker::Topic::Tasks, LAYOUT.inboxes),
+            (Topic::Replies, nova_checker::Topic::Replies, LAYOUT.apis),
+            (Topic::Events, nova_checker::Topic::Events, LAYOUT.events),
+        ];
+        for (from, topic, partitions) in own {
+            for partition in 0..partitions {
+                let records = read(&self.ground.broker, &from, partition);
+                topics.insert(Place { topic, partition }, records);
+            }
+        }
+        let mut sources = vec![Source {
+            name: source(BY_TIME, 0),
+            numbers: Numbers::Every(SLOT_MS, workflows[0].expected(SLOT_INPUT)),
+        }];
+        for partition in 0..ORDERS_PARTITIONS {
+            let records = read(&self.ground.broker, &Topic::Named(ORDERS.into()), partition);
+            let numbers = (0..).zip(&records).map(|(offset, record)| {
+                let input: serde_json::Value = serde_json::from_slice(record).expect("the client writes JSON");
+                let n = input["n"].as_i64().unwrap_or_default();
+                (nova_trigger_rules::number_of_offset(offset), workflows[0].expected(n))
+            });
+            let name = source(BY_RECORDS, partition);
+            sources.push(Source { name, numbers: Numbers::These(numbers.collect()) });
+        }
+        History {
+            cluster: CLUSTER.into(),
+            operations: noted.operations.lock().clone(),
+            effects: self.ground.effects.lock().clone(),
+            topics,
+            sources,
+            members: seen.members,
+            shards: seen.shards,
+        }
+    }
+}
+
+fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {
+    Violation { invariant, what: what.into() }
+}
+
+/// All values of a partition.
+fn read(broker: &MemoryBus, topic: &Topic, partition: u32) -> Vec<bytes::Bytes> {
+    broker.records(topic, partition).into_iter().map(|record| record.value).collect()
+}
+
+/// Name of the source of a trigger.
+fn source(id: &str, partition: u32) -> String {
+    let spec = TriggerSpec::from_value(&crate::client::trigger(id, "w0")).expect("it is a trigger");
+    match spec.kind {
+        Kind::Cron(cron) => nova_trigger_rules::Source::of_cron(id, &cron),
+        Kind::Kafka(kafka) => nova_trigger_rules::Source::of_kafka(id, &kafka, partition),
+    }
+    .name()
+    .to_owned()
+}
+
+/// What is there at the end.
+#[derive(Default)]
+struct Seen {
+    members: Vec<Member>,
+    shards: Vec<Shard>,
+}
+
+struct Observer {
+    coordinators: Coordinators,
+    ground: Ground,
+}
+
+impl Observer {
+    /// Looks until nothing is left to do.
+    async fn settle(&self) -> Seen {
+        self.until(|| self.are_sources_read()).await;
+        for id in [BY_RECORDS, BY_TIME] {
+            self.until(|| async {
+                let delete = v1::DeleteTrigger { namespace: NAMESPACE.into(), id: id.into() };
+                let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+                    let delete = delete.clone();
+                    async move { member.delete_trigger(delete).await }
+                });
+                asking.await.map(|_| Some(()))
+            })
+            .await;
+        }
+        let shards = self.until(|| self.shards()).await;
+        let members = self.until(|| self.members()).await;
+        Seen { members, shards }
+    }
+
+    async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(&self, mut look: impl FnMut() -> F) -> T {
+        loop {
+            if let Ok(Some(found)) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn are_sources_read(&self) -> Result<Option<()>, ClientError> {
+        for partition in 0..ORDERS_PARTITIONS {
+            let source = source(BY_RECORDS, partition);
+            let own = nova_trigger_rules::Source::of_name(&source);
+            let shard = nova_trigger_rules::shard_of(NAMESPACE, &own, LAYOUT.shards as u16);
+            let request =
+                v1::GetSourcePositionRequest { namespace: NAMESPACE.into(), source, shard: u32::from(shard.0) };
+            let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| {
+                let request = request.clone();
+                async move { member.get_source_position(request).await }
+            });
+            let written = read(&self.ground.broker, &Topic::Named(ORDERS.into()), partition).len() as u64;
+            if asking.await?.last.unwrap_or(0) < written {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    }
+
+    async fn shards(&self) -> Result<Option<Vec<Shard>>, ClientError> {
+        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
+            member.get_shards(v1::GetShardsRequest {}).await
+        });
+        let shards: Vec<Shard> = asking
+            .await?
+            .shards
+            .into_iter()
+            .map(|it| {
+                let position = it.position.unwrap_or_default();
+                Shard {
+                    shard: it.shard,
+                    next_offset: position.next_offset,
+                    outbox_last: position.outbox_last,
+                    outbox_acked: position.outbox_acked,
+                    open: it.open_executions,
+                }
+            })
+            .collect();
+        let over = |it: &Shard| {
+            let written = self.ground.broker.offsets(&Topic::Commands, it.shard).now_or_never();
+            let written = written.and_then(Result::ok).map_or(0, |range| range.end);
+            it.open == 0 && it.outbox_acked == it.outbox_last && it.next_offset == written
+        };
+        Ok(shards.iter().all(over).then_some(shards))
+    }
+
+    /// Members that all applied as much.
+    async fn members(&self) -> Result<Option<Vec<Member>>, ClientError> {
+        let mut members = Vec::new();
+        for host in hosts::members() {
+            let one = hosts::one(&self.ground.net, "observer", host);
+            let describing = one
+                .call(PATIENCE, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
+            let it = describing.await?;
+            members.push(Member { name: host.name.into(), applied: it.applied, state_hash: it.state_hash });
+        }
+        Ok(members.windows(2).all(|pair| pair[0].applied == pair[1].applied).then_some(members))
+    }
+}

@@ -1,0 +1,113 @@
+//! What goes wrong in a run, and when: known from the seed before anything runs, so that a part of it can be left out.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::bus::BROKER;
+use crate::hosts::{Host, HOSTS, Role};
+
+/// Longest time between two faults, and longest fault, in milliseconds.
+const CALM_MS: u64 = 4_000;
+const LASTS_MS: u64 = 4_000;
+/// Farthest jump of a wall clock, in seconds.
+const JUMP_S: i64 = 60;
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process dies, and is started again.
+    Kill(Host),
+    /// A process stands still.
+    Pause(Host),
+    /// A host loses all others, both ways.
+    Alone(Host),
+    /// Nothing gets from one host to another.
+    OneWay(&'static str, &'static str),
+    /// A host loses the bus, both ways.
+    NoBus(Host),
+    /// All lose the bus.
+    BusAway,
+    /// All messages take so many milliseconds more, at most.
+    Slow(u64),
+    /// A wall clock jumps by so many seconds.
+    Jump(Host, i64),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(host) => write!(f, "{host} is killed"),
+            Self::Pause(host) => write!(f, "{host} stands still"),
+            Self::Alone(host) => write!(f, "{host} is cut off"),
+            Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
+            Self::NoBus(host) => write!(f, "{host} loses the bus"),
+            Self::BusAway => write!(f, "the bus is away"),
+            Self::Slow(ms) => write!(f, "messages take up to {ms} ms"),
+            Self::Jump(host, s) => write!(f, "the wall clock of {host} jumps by {s} s"),
+        }
+    }
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its place in the plan, from 0.
+    pub number: usize,
+    /// From.
+    pub at: Duration,
+    /// Until.
+    pub until: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, at, until, fault } = self;
+        write!(f, "{number}: {:.3} to {:.3} s: {fault}", at.as_secs_f64(), until.as_secs_f64())
+    }
+}
+
+/// Faults of a run that lasts so long.
+pub(crate) fn plan(random: &mut SmallRng, span: Duration) -> Vec<Planned> {
+    let mut all = Vec::new();
+    let mut at = Duration::ZERO;
+    loop {
+        at += Duration::from_millis(random.random_range(0..CALM_MS));
+        if at >= span {
+            return all;
+        }
+        let until = at + Duration::from_millis(random.random_range(1..LASTS_MS));
+        all.push(Planned { number: all.len(), at, until: until.min(span), fault: fault(random) });
+    }
+}
+
+fn fault(random: &mut SmallRng) -> Fault {
+    let host = HOSTS[random.random_range(0..HOSTS.len())];
+    match random.random_range(0..20) {
+        0..=6 => Fault::Kill(host),
+        7..=9 => Fault::Pause(host),
+        10..=12 => Fault::Alone(host),
+        13 | 14 => {
+            let members: Vec<Host> = HOSTS.iter().copied().filter(|it| it.role == Role::Coordinator).collect();
+            let other = members[random.random_range(0..members.len())];
+            if other == host {
+                Fault::Alone(host)
+            } else if random.random_bool(0.5) {
+                Fault::OneWay(host.name, other.name)
+            } else {
+                Fault::OneWay(other.name, host.name)
+            }
+        }
+        15 if host.role != Role::Coordinator => Fault::NoBus(host),
+        16 if host.role != Role::Coordinator && random.random_bool(0.5) => Fault::OneWay(host.name, BROKER),
+        16 if host.role != Role::Coordinator => Fault::OneWay(BROKER, host.name),
+        17 => Fault::BusAway,
+        18 => Fault::Slow(random.random_range(5..150)),
+        19 => Fault::Jump(host, random.random_range(-JUMP_S..=JUMP_S)),
+        _ => Fault::Kill(host),
+    }
+}

@@ -150,7 +150,7 @@ pub struct Effect {
     pub process: String,
     /// From.
     pub begun_ns: u64,
-    /// Until: it returned, was dropped, or its process was dead.
+    /// When it did something last. One that was dropped, or whose process is dead or stands still, does nothing.
     pub ended_ns: u64,
 }
 

@@ -178,6 +178,7 @@ impl Cluster {
         let seen = self.settle();
         if seen.is_none() {
             violations.push(violation("J2", format!("not all has ended {SETTLED:?} after the last answer")));
+            violations.extend(self.explain().into_iter().map(|what| violation("J2", what)));
         }
         let history = self.history(&noted, &workflows, seen.unwrap_or_default());
         let counts = match nova_checker::check(&history) {
@@ -362,6 +363,21 @@ impl Cluster {
         seen
     }
 
+    /// What is known where not all ends, for people.
+    fn explain(&mut self) -> Vec<String> {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (ground, own) = (self.ground.clone(), Arc::clone(&said));
+        self.world.start("explainer", |_| async move {
+            let observer = Observer { coordinators: hosts::coordinators(&ground.net, "explainer"), ground };
+            if let Err(error) = observer.explain(&own).await {
+                own.lock().push(error.to_string());
+            }
+        });
+        self.go_on(PATIENCE * 2, || false);
+        let said = said.lock().clone();
+        said
+    }
+
     fn history(&self, noted: &Noted, workflows: &[Workflow], seen: Seen) -> History {
         let mut topics = BTreeMap::new();
         let own = [
@@ -507,6 +523,27 @@ impl Observer {
             it.open == 0 && it.outbox_acked == it.outbox_last && it.next_offset == written
         };
         Ok(shards.iter().all(over).then_some(shards))
+    }
+
+    async fn explain(&self, said: &Mutex<Vec<String>>) -> Result<(), ClientError> {
+        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
+            member.get_shards(v1::GetShardsRequest {}).await
+        });
+        let shards = asking.await?.shards;
+        said.lock().extend(shards.into_iter().map(|shard| format!("{shard:?}")));
+        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
+            member.list_workers(v1::ListWorkersRequest {}).await
+        });
+        let workers = asking.await?.workers;
+        said.lock().extend(workers.into_iter().map(|worker| format!("{worker:?}")));
+        for host in hosts::members() {
+            let one = hosts::one(&self.ground.net, "explainer", host);
+            let describing = one
+                .call(PATIENCE, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
+            let described = describing.await;
+            said.lock().push(format!("{host}: {described:?}"));
+        }
+        Ok(())
     }
 
     /// Members that all applied as much.

@@ -162,9 +162,9 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::time
         let since = shown(thread.skew, thread.now_ns);
         match clock {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(BEGIN_NS + since + thread.skew.wall_ns),
-            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE => Some(BOOT_NS + since),
-            // What workers note their attempts by: notes of several are compared.
-            libc::CLOCK_BOOTTIME => Some(BOOT_NS + thread.now_ns),
+            libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
+                Some(BOOT_NS + since)
+            }
             // Time of the processor is real.
             _ => None,
         }

@@ -10,10 +10,14 @@ use nova_execution::{Executor, Failure, Registry, Task};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::os;
 use crate::workload::WORK;
+
+/// As often an attempt does something.
+const STEP: Duration = Duration::from_millis(100);
 
 /// What all workers did.
 pub(crate) type Effects = Arc<Mutex<Vec<Effect>>>;
@@ -36,20 +40,9 @@ struct Argument {
     fails: i64,
 }
 
-/// Lasts until it is dropped: also when its process is killed.
-struct Noted {
-    effects: Effects,
-    at: usize,
-}
-
-impl Drop for Noted {
-    fn drop(&mut self) {
-        self.effects.lock()[self.at].ended_ns = os::now_ns().unsigned_abs();
-    }
-}
-
 impl Work {
-    fn note(&self, task: &Task) -> Noted {
+    /// An attempt begins; gives its place among the effects.
+    fn begin(&self, task: &Task) -> usize {
         let now = os::now_ns().unsigned_abs();
         let mut effects = self.effects.lock();
         effects.push(Effect {
@@ -58,9 +51,14 @@ impl Work {
             attempt: task.attempt,
             process: self.process.clone(),
             begun_ns: now,
-            ended_ns: u64::MAX,
+            ended_ns: now,
         });
-        Noted { effects: Arc::clone(&self.effects), at: effects.len() - 1 }
+        effects.len() - 1
+    }
+
+    /// It does something. Nothing is done by one that is dropped, or stands still.
+    fn step(&self, place: usize) {
+        self.effects.lock()[place].ended_ns = os::now_ns().unsigned_abs();
     }
 }
 
@@ -71,12 +69,15 @@ impl Executor for Work {
     }
 
     async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
-        let _noted = self.note(task);
+        let place = self.begin(task);
         let Argument { value, ms, fails } = serde_json::from_slice(&task.with)
             .map_err(|error| Failure::permanent("work.argument", error.to_string()))?;
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(ms)) => {}
-            () = stop.cancelled() => return Err(Failure::retryable("work.stopped", "stopped")),
+        let end = Instant::now() + Duration::from_millis(ms);
+        while Instant::now() < end {
+            tokio::select! {
+                () = sleep_until(end.min(Instant::now() + STEP)) => self.step(place),
+                () = stop.cancelled() => return Err(Failure::retryable("work.stopped", "stopped")),
+            }
         }
         if fails < 0 {
             return Err(Failure::permanent("work.broken", "it always fails"));

@@ -10,6 +10,7 @@
 //! ```
 
 mod clock;
+mod clocks;
 mod config;
 mod machine;
 mod metrics;
@@ -70,6 +71,7 @@ pub struct Coordinator {
     group: Group<EngineMachine>,
     service: Arc<Service>,
     clock: SharedClock,
+    dialer: Dialer,
     /// By number.
     members: BTreeMap<u64, String>,
 }
@@ -77,6 +79,7 @@ pub struct Coordinator {
 /// A coordinator whose directory is open, and that takes no part in its group yet.
 pub struct OpenCoordinator {
     listener: Listener,
+    dialer: Dialer,
     config: Config,
     view: Arc<View>,
     group: OpenGroup<EngineMachine>,
@@ -110,10 +113,10 @@ impl Coordinator {
             election_min_ms: config.election_min_ms,
             election_max_ms: config.election_max_ms,
             snapshot_entries: config.snapshot_entries,
-            dialer,
+            dialer: dialer.clone(),
         };
         let group = Group::open(group_config, EngineMachine::new(Arc::clone(&view))).await?;
-        Ok(OpenCoordinator { listener, config, view, group })
+        Ok(OpenCoordinator { listener, dialer, config, view, group })
     }
 
     /// For clients within this process.
@@ -130,13 +133,14 @@ impl Coordinator {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let service = self.server();
-        let Self { listener, group, service: own, clock, members } = self;
+        let Self { listener, group, service: own, clock, dialer, members } = self;
         // The first of the configured members founds the group; a new member of an old group has no such list.
         if members.keys().next() == Some(&own.member) {
             group.initialize(members).await?;
         }
         let (view, proposer) = (Arc::clone(&own.view), own.proposer.clone());
         let background = [
+            tokio::spawn(clocks::run(group.clone(), own.member, dialer, Arc::clone(&clock))),
             tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
             tokio::spawn(metrics::run(group.clone(), view, own.leases.clone(), proposer)),
         ];
@@ -170,7 +174,7 @@ impl OpenCoordinator {
     /// # Errors
     /// See [`RunError`].
     pub async fn start(self, stop: CancellationToken) -> Result<Coordinator, RunError> {
-        let Self { listener, config, view, group } = self;
+        let Self { listener, dialer, config, view, group } = self;
         let group = group.start().await?;
         let cluster = ClusterId::of_name(&config.cluster);
         let clock = SharedClock::new(Clock::new());
@@ -181,7 +185,7 @@ impl OpenCoordinator {
         let service =
             Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
         let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
-        Ok(Coordinator { listener, group, service: Arc::new(service), clock, members: members.collect() })
+        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, members: members.collect() })
     }
 }
 

@@ -26,6 +26,8 @@ const COMMITTED: &str = "nova_raft_committed_index";
 const APPLIED: &str = "nova_raft_applied_index";
 /// Entries written to the log and synced.
 const LOG_ENTRIES: &str = "nova_raft_log_entries_total";
+/// How far the wall clock of this member is ahead of the median of all, in seconds.
+pub(crate) const CLOCK_OFF: &str = "nova_coordinator_clock_off_seconds";
 /// Executions that have not ended.
 const OPEN: &str = "nova_executions_open";
 /// Tasks that wait for a worker.

@@ -102,6 +102,10 @@ impl Coordinator for Service {
         }))
     }
 
+    async fn get_clock(&self, _: Request<v1::GetClockRequest>) -> Result<Response<v1::GetClockResponse>, Status> {
+        Ok(Response::new(v1::GetClockResponse { wall_ms: crate::clock::wall_ms() }))
+    }
+
     async fn acquire_shards(
         &self,
         request: Request<v1::AcquireShardsRequest>,

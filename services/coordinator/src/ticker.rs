@@ -19,8 +19,11 @@ pub(crate) async fn run(group: Group<EngineMachine>, view: Arc<View>, clock: Sha
     let mut changes = view.changes();
     let status = group.status();
     loop {
-        let due = view.read().next_due();
-        let now = clock.now_ms();
+        let (due, floor) = {
+            let state = view.read();
+            (state.next_due(), state.now.0)
+        };
+        let now = clock.stamp(status.borrow().term, floor);
         let wait = due.map_or(AT_MOST, |due| Duration::from_millis(due.0.saturating_sub(now)).min(AT_MOST));
         if !wait.is_zero() {
             tokio::select! {

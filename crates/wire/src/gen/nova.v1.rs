@@ -1502,6 +1502,14 @@ pub struct DescribeResponse {
     #[prost(uint64, tag = "11")]
     pub state_hash: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetClockRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetClockResponse {
+    /// since the Unix epoch
+    #[prost(uint64, tag = "1")]
+    pub wall_ms: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcquireShardsRequest {
     #[prost(fixed64, tag = "1")]
@@ -2229,6 +2237,31 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("nova.v1.Coordinator", "Describe"));
             self.inner.unary(req, path, codec).await
         }
+        /// The wall clock of this member; answered by any member.
+        pub async fn get_clock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetClockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nova.v1.Coordinator/GetClock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nova.v1.Coordinator", "GetClock"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Shards and their owners. The lease of a shard is renewed by asking again.
         pub async fn acquire_shards(
             &mut self,
@@ -2723,6 +2756,16 @@ pub mod coordinator_server {
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
+        /// The wall clock of this member; answered by any member.
+        async fn get_clock(
+            &self,
+            request: tonic::Request<super::GetClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetClockResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
         /// Shards and their owners. The lease of a shard is renewed by asking again.
         async fn acquire_shards(
             &self,
@@ -3000,6 +3043,51 @@ pub mod coordinator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DescribeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/nova.v1.Coordinator/GetClock" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetClockSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::GetClockRequest>
+                    for GetClockSvc<T> {
+                        type Response = super::GetClockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetClockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::get_clock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetClockSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,9 +4,11 @@
 //! processes it is done at once: the order of two threads is nobody's to decide, and no seed could repeat it.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
+    static OWED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// The work panicked.
@@ -25,6 +27,19 @@ pub fn is_alone() -> bool {
     ALONE.get()
 }
 
+/// What was done at once on the only thread would have taken so much longer.
+pub fn owe(time: Duration) {
+    OWED.set(OWED.get() + time);
+}
+
+/// Waits as long as what was done at once on the only thread would have taken.
+pub async fn settle() {
+    let owed = OWED.take();
+    if !owed.is_zero() {
+        tokio::time::sleep(owed).await;
+    }
+}
+
 /// Does it on a thread that may block, or at once where there is only this one.
 ///
 /// # Errors
@@ -33,7 +48,9 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     if is_alone() {
         // Others have their turn first, as they would beside a thread.
         tokio::task::yield_now().await;
-        return Ok(work());
+        let result = work();
+        settle().await;
+        return Ok(result);
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| Panicked(error.to_string()))
 }

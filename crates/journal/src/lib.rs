@@ -146,20 +146,27 @@ impl Journal {
             next_number: firsts.first().copied().unwrap_or(1),
             failed: None,
         };
+        let mut tail = 0;
         for (index, first) in firsts.iter().enumerate() {
             let last = index + 1 == firsts.len();
-            journal.scan(*first, last, &mut visit)?;
+            tail = journal.scan(*first, last, &mut visit)?.unwrap_or(tail);
         }
-        // Whoever was killed between a write and its sync left frames that only the kernel has. They were just shown, and
-        // will be built upon: they must not go with a power cut.
+        // Whoever was killed between a write and its sync, or ended because a sync failed, left a frame that only the kernel
+        // has. It was just shown, and will be built upon: it must not go with a power cut. One frame has one sync.
         if let Some(last) = journal.segments.back() {
-            last.sync().map_err(io_error(&last.path))?;
+            last.write_again(tail.min(last.end)).map_err(io_error(&last.path))?;
         }
         sync_dir(dir).map_err(io_error(dir))?;
         Ok(journal)
     }
 
-    fn scan(&mut self, first: u64, last: bool, visit: &mut impl FnMut(Position, u64, Bytes)) -> Result<(), OpenError> {
+    /// Gives where the last frame of a segment begins; none when there is no segment.
+    fn scan(
+        &mut self,
+        first: u64,
+        last: bool,
+        visit: &mut impl FnMut(Position, u64, Bytes),
+    ) -> Result<Option<u64>, OpenError> {
         let path = self.path(first);
         let expected = self.next_number;
         let scan = segment::scan(&path, &self.options, first, expected, visit)?;
@@ -167,10 +174,10 @@ impl Journal {
             // A segment whose header never reached the disk holds nothing that was promised.
             Scan::NoHeader if last => {
                 fs::remove_file(&path).map_err(|source| OpenError::Io { path, source })?;
-                Ok(())
+                Ok(None)
             }
             Scan::NoHeader => Err(OpenError::Damaged { path, offset: 0 }),
-            Scan::Frames { end, next_number, torn } => {
+            Scan::Frames { last: tail, end, next_number, torn } => {
                 if first != expected || (torn && !last) {
                     return Err(OpenError::Damaged { path, offset: end });
                 }
@@ -178,7 +185,7 @@ impl Journal {
                     Segment::open(path.clone(), first, end, torn).map_err(|source| OpenError::Io { path, source })?;
                 self.next_number = next_number;
                 self.segments.push_back(segment);
-                Ok(())
+                Ok(Some(tail))
             }
         }
     }

@@ -33,7 +33,8 @@ pub(crate) struct Segment {
 
 pub(crate) enum Scan {
     NoHeader,
-    Frames { end: u64, next_number: u64, torn: bool },
+    /// `last` is where the last frame begins, or the segment, if it has none.
+    Frames { last: u64, end: u64, next_number: u64, torn: bool },
 }
 
 impl Segment {
@@ -62,7 +63,12 @@ impl Segment {
         Ok(Self { path, first, end, file, filled: end, space: size })
     }
 
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    /// Writes what is there from `from` on once more, and makes it durable. Where a sync failed before, the system takes
+    /// what it had not written for written, and a sync alone would not write it.
+    pub(crate) fn write_again(&self, from: u64) -> io::Result<()> {
+        let mut last = vec![0; (self.end - from) as usize];
+        self.file.read_exact_at(&mut last, from)?;
+        self.file.write_all_at(&last, from)?;
         self.file.sync_all()
     }
 
@@ -227,10 +233,12 @@ pub(crate) fn scan(
         return Err(damaged(28));
     }
     let mut number = expected.max(first);
+    let mut last = 0;
     loop {
         let at = window.offset;
         let Some(payload) = window.frame(number).map_err(failed)? else { break };
         visit(Position { segment: first, offset: at }, number, payload);
+        last = at;
         number += 1;
     }
     let end = window.offset;
@@ -243,7 +251,7 @@ pub(crate) fn scan(
             return Err(damaged(end));
         }
     }
-    Ok(Scan::Frames { end, next_number: number, torn })
+    Ok(Scan::Frames { last, end, next_number: number, torn })
 }
 
 /// A file that is read from its beginning, a piece at a time: a piece stays in the caches of the processor while it is

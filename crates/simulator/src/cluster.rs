@@ -29,16 +29,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// After the last fault all that clients asked for is answered within this time (J1, J2).
 const ANSWERED: Duration = Duration::from_secs(40);
 /// And all that was accepted has ended this long after (J2).
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(90);
+/// Nothing more happens when nothing did for so long.
+const QUIET: Duration = Duration::from_secs(12);
 /// How far clocks are off at first, in seconds, and how much faster or slower they run, in millionths.
 const OFF_S: i64 = 60;
 const DRIFT_PPM: i64 = 500;
 /// Workflows of a run.
 const WORKFLOWS: usize = 4;
 /// Pause of the client between two submissions, on average.
-const PAUSE: Duration = Duration::from_millis(400);
+const PAUSE: Duration = Duration::from_millis(1_500);
 /// With fewer accepted in a minute a run says nothing.
-const ENOUGH_PER_MINUTE: f64 = 20.0;
+const ENOUGH_PER_MINUTE: f64 = 10.0;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -128,8 +130,9 @@ pub fn run(options: &Options) -> Report {
 }
 
 impl Cluster {
-    fn new(world: World, options: &Options, data: &std::path::Path) -> Self {
+    fn new(mut world: World, options: &Options, data: &std::path::Path) -> Self {
         let mut random = SmallRng::seed_from_u64(options.seed ^ 0x0063_6c6f_636b);
+        world.put_disks_at(data);
         let broker = MemoryBus::new();
         let mut topics = LAYOUT.topics();
         topics.push(TopicSpec { topic: Topic::Named(ORDERS.into()), partitions: ORDERS_PARTITIONS, retention_ms: 1 });
@@ -281,25 +284,16 @@ impl Cluster {
     fn change(&mut self, planned: &Planned, begins: bool) {
         let place = |host: &Host| HOSTS.iter().position(|it| it == host).expect("it is one of them");
         match &planned.fault {
-            Fault::Kill(host) => {
-                let place = place(host);
-                let slot = &mut self.slots[place];
-                if begins {
-                    slot.down.insert(planned.number);
-                    slot.again = None;
-                    if let Some(process) = slot.process.take() {
-                        self.world.kill(process);
-                    }
-                    if self.plant == Some(Plant::Forgets) && host.role == hosts::Role::Coordinator {
-                        // There may be none yet.
-                        let _ = std::fs::remove_dir_all(self.ground.data(*host));
-                    }
-                } else {
-                    slot.down.remove(&planned.number);
-                    if slot.down.is_empty() && slot.process.is_none() {
-                        self.start(place);
-                    }
-                }
+            Fault::Kill(host) | Fault::Power(host) => {
+                self.down(place(host), planned, begins);
+            }
+            Fault::Blackout => (0..HOSTS.len()).for_each(|place| self.down(place, planned, begins)),
+            Fault::Disk(host, trouble) => {
+                let others = self.active.values().rev().find_map(|fault| match fault {
+                    Fault::Disk(other, trouble) if other == host => Some(*trouble),
+                    _ => None,
+                });
+                self.world.trouble(host.name, if begins { Some(*trouble) } else { others });
             }
             Fault::Pause(host) => {
                 let slot = &mut self.slots[place(host)];
@@ -325,6 +319,31 @@ impl Cluster {
         }
     }
 
+    /// A process dies, with the power of its host where that fails, or may be started again.
+    fn down(&mut self, place: usize, planned: &Planned, begins: bool) {
+        let slot = &mut self.slots[place];
+        let host = slot.host;
+        if !begins {
+            slot.down.remove(&planned.number);
+            if slot.down.is_empty() && slot.process.is_none() {
+                self.start(place);
+            }
+            return;
+        }
+        slot.down.insert(planned.number);
+        slot.again = None;
+        if let Some(process) = slot.process.take() {
+            self.world.kill(process);
+        }
+        if !matches!(planned.fault, Fault::Kill(_)) {
+            self.world.power_fails(host.name);
+        }
+        if self.plant == Some(Plant::Forgets) && host.role == hosts::Role::Coordinator {
+            // There may be none yet.
+            let _ = std::fs::remove_dir_all(self.ground.data(host));
+        }
+    }
+
     fn weather(&mut self) {
         let all: Vec<&'static str> =
             HOSTS.iter().map(|host| host.name).chain([BROKER, "client"]).collect();
@@ -339,7 +358,12 @@ impl Cluster {
                 Fault::NoBus(host) => cut.extend([(host.name, BROKER), (BROKER, host.name)]),
                 Fault::BusAway => cut.extend(all.iter().flat_map(|other| [(BROKER, *other), (*other, BROKER)])),
                 Fault::Slow(ms) => slow = slow.max(*ms),
-                Fault::Kill(_) | Fault::Pause(_) | Fault::Jump(..) => {}
+                Fault::Kill(_)
+                | Fault::Power(_)
+                | Fault::Blackout
+                | Fault::Disk(..)
+                | Fault::Pause(_)
+                | Fault::Jump(..) => {}
             }
         }
         self.world.net().change(|weather| {
@@ -465,9 +489,16 @@ impl Observer {
             })
             .await;
         }
-        let shards = self.until(|| self.shards()).await;
-        let members = self.until(|| self.members()).await;
-        Seen { members, shards }
+        loop {
+            let before = self.until(|| self.shards()).await;
+            // A trigger service may hear late that there are no triggers any more.
+            tokio::time::sleep(QUIET).await;
+            let members = self.until(|| self.members()).await;
+            let shards = self.until(|| self.shards()).await;
+            if shards == before {
+                return Seen { members, shards };
+            }
+        }
     }
 
     async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(&self, mut look: impl FnMut() -> F) -> T {

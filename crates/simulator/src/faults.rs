@@ -7,6 +7,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::bus::BROKER;
+use crate::disk::Trouble;
 use crate::hosts::{Host, HOSTS, Role};
 
 /// Longest time between two faults, and longest fault, in milliseconds.
@@ -20,6 +21,12 @@ const JUMP_S: i64 = 60;
 pub enum Fault {
     /// A process dies, and is started again.
     Kill(Host),
+    /// The power of a host fails, and comes back.
+    Power(Host),
+    /// The power of all hosts fails, and comes back.
+    Blackout,
+    /// Something is the matter with the disk of a host.
+    Disk(Host, Trouble),
     /// A process stands still.
     Pause(Host),
     /// A host loses all others, both ways.
@@ -40,6 +47,11 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill(host) => write!(f, "{host} is killed"),
+            Self::Power(host) => write!(f, "the power of {host} fails"),
+            Self::Blackout => write!(f, "the power of all fails"),
+            Self::Disk(host, Trouble::Slow(time)) => write!(f, "each sync of {host} takes {time:?}"),
+            Self::Disk(host, Trouble::Fails) => write!(f, "syncs of {host} fail"),
+            Self::Disk(host, Trouble::Full) => write!(f, "the disk of {host} is full"),
             Self::Pause(host) => write!(f, "{host} stands still"),
             Self::Alone(host) => write!(f, "{host} is cut off"),
             Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
@@ -87,27 +99,26 @@ pub(crate) fn plan(random: &mut SmallRng, span: Duration) -> Vec<Planned> {
 
 fn fault(random: &mut SmallRng) -> Fault {
     let host = HOSTS[random.random_range(0..HOSTS.len())];
-    match random.random_range(0..20) {
-        0..=6 => Fault::Kill(host),
-        7..=9 => Fault::Pause(host),
-        10..=12 => Fault::Alone(host),
-        13 | 14 => {
-            let members: Vec<Host> = HOSTS.iter().copied().filter(|it| it.role == Role::Coordinator).collect();
-            let other = members[random.random_range(0..members.len())];
-            if other == host {
-                Fault::Alone(host)
-            } else if random.random_bool(0.5) {
-                Fault::OneWay(host.name, other.name)
-            } else {
-                Fault::OneWay(other.name, host.name)
-            }
-        }
-        15 if host.role != Role::Coordinator => Fault::NoBus(host),
-        16 if host.role != Role::Coordinator && random.random_bool(0.5) => Fault::OneWay(host.name, BROKER),
-        16 if host.role != Role::Coordinator => Fault::OneWay(BROKER, host.name),
-        17 => Fault::BusAway,
-        18 => Fault::Slow(random.random_range(5..150)),
-        19 => Fault::Jump(host, random.random_range(-JUMP_S..=JUMP_S)),
-        _ => Fault::Kill(host),
+    let members: Vec<Host> = HOSTS.iter().copied().filter(|it| it.role == Role::Coordinator).collect();
+    let member = members[random.random_range(0..members.len())];
+    match random.random_range(0..100) {
+        0..20 => Fault::Kill(host),
+        20..28 => Fault::Power(host),
+        28..34 => Fault::Power(member),
+        34..37 => Fault::Blackout,
+        37..49 => Fault::Pause(host),
+        49..61 => Fault::Alone(host),
+        61..71 if host == member => Fault::Alone(host),
+        61..66 => Fault::OneWay(host.name, member.name),
+        66..71 => Fault::OneWay(member.name, host.name),
+        71..75 => Fault::NoBus(host),
+        75..77 => Fault::OneWay(host.name, BROKER),
+        77..79 => Fault::OneWay(BROKER, host.name),
+        79..83 => Fault::BusAway,
+        83..87 => Fault::Slow(random.random_range(5..150)),
+        87..90 => Fault::Jump(host, random.random_range(-JUMP_S..=JUMP_S)),
+        90..95 => Fault::Disk(member, Trouble::Slow(Duration::from_millis(random.random_range(5..400)))),
+        95..98 => Fault::Disk(member, Trouble::Fails),
+        _ => Fault::Disk(member, Trouble::Full),
     }
 }

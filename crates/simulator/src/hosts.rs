@@ -137,6 +137,9 @@ impl Ground {
             data: self.data(host),
             shards: LAYOUT.shards as u16,
             inboxes: LAYOUT.inboxes,
+            heartbeat_ms: 200,
+            election_min_ms: 500,
+            election_max_ms: 900,
             ..Default::default()
         };
         let listener = socket.listener(PORT).expect("nobody else listens on this host");

@@ -14,6 +14,7 @@
 mod bus;
 mod client;
 mod cluster;
+mod disk;
 mod faults;
 mod hosts;
 mod net;
@@ -23,6 +24,7 @@ mod workload;
 mod world;
 
 pub use cluster::{Options, Plant, Report, run};
+pub use disk::Trouble;
 pub use faults::{Fault, Planned};
 pub use hosts::{Host, Role};
 pub use net::{Listener, SharedNet, Socket, Stream, Weather};

@@ -13,6 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nova_simulator::{Options, Plant};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs clusters in simulated time, under faults, and checks what must hold.
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 all holds, 1 something does not, 2 it could not be run.")]

@@ -21,6 +21,8 @@ use crate::os;
 
 /// Bytes on their way or not read, above which a writer waits.
 const WINDOW: usize = 256 << 10;
+/// Packets arrive at multiples of this, in nanoseconds.
+const PACE_NS: i64 = 100_000;
 /// Connections that nobody has accepted.
 const BACKLOG: usize = 128;
 
@@ -88,6 +90,8 @@ struct Lane {
     held: usize,
     /// Nothing arrives before this.
     not_before: i64,
+    /// When the last event was put here.
+    put_at: i64,
 }
 
 enum Event {
@@ -301,7 +305,17 @@ impl Net {
     }
 
     fn put_on(&mut self, key: LaneKey, event: Event, extra: i64) {
-        self.lanes.entry(key).or_default().events.push_back(event);
+        let (now, lane) = (os::now_ns(), self.lanes.entry(key).or_default());
+        // What is written at one time goes in one packet.
+        if lane.put_at == now
+            && let (Some(Event::Bytes { bytes: Some(first), .. }), Event::Bytes { bytes: Some(more), .. }) =
+                (lane.events.back_mut(), &event)
+        {
+            first.extend_from_slice(more);
+            return;
+        }
+        lane.events.push_back(event);
+        lane.put_at = now;
         self.queue(key, extra);
     }
 
@@ -309,6 +323,8 @@ impl Net {
     fn queue(&mut self, key: LaneKey, extra: i64) {
         let (least, most) = (self.weather.delay_least.as_nanos() as i64, self.weather.delay_most.as_nanos() as i64);
         let at = os::now_ns() + extra + self.random.random_range(least..=most.max(least));
+        // Processes are not woken for every packet.
+        let at = (at + PACE_NS - 1) / PACE_NS * PACE_NS;
         let lane = self.lanes.entry(key).or_default();
         lane.not_before = lane.not_before.max(at);
         self.queue.push(Reverse((lane.not_before, self.next_event, key)));

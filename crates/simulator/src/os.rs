@@ -9,17 +9,25 @@
 //! * `epoll_wait` is where a runtime sleeps. Here it says until when, and returns at once: the world goes on with whoever
 //!   is next.
 //! * `write` to the file descriptor by which a runtime is woken says that it has something to do.
-//! * `fdatasync`, `fsync` and `fallocate64` cost nothing.
+//! * Calls that change files and directories are made, and [`disk`](crate::disk) notes what a failure of power would take
+//!   back; or they fail, where a disk has trouble.
 //!
 //! Only x86-64 Linux is supported, and one runtime thread for each process.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
 use std::task::Waker;
 
+use nova_host::blocking;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+
+use crate::disk::{Disks, Refused};
 
 /// Simulated wall time at the beginning: 2026-01-01T00:00:00Z, in nanoseconds.
 const BEGIN_NS: i64 = 1_767_225_600_000_000_000;
@@ -49,6 +57,7 @@ struct Thread {
     wakers: BTreeMap<i32, usize>,
     /// Processes that were woken.
     woken: Vec<usize>,
+    disks: Disks,
 }
 
 /// What a runtime that has nothing to do waits for.
@@ -86,6 +95,7 @@ pub(crate) fn simulate(seed: u64) -> Simulates {
         turn: None,
         wakers: BTreeMap::new(),
         woken: Vec::new(),
+        disks: Disks::new(seed),
     };
     THREAD.with(|own| *own.borrow_mut() = Some(thread));
     SIMULATES.set(true);
@@ -103,6 +113,11 @@ impl Drop for Simulates {
 /// Time of the world since the beginning, in nanoseconds.
 pub(crate) fn now_ns() -> i64 {
     with(|thread| thread.now_ns).unwrap_or_default()
+}
+
+/// Does something with the disks.
+pub(crate) fn disks<T>(act: impl FnOnce(&mut Disks) -> T) -> Option<T> {
+    with(|thread| act(&mut thread.disks))
 }
 
 /// The world's wall clock, in milliseconds since the Unix epoch.
@@ -252,6 +267,49 @@ unsafe extern "C" fn eventfd(initial: libc::c_uint, flags: libc::c_int) -> libc:
     fd
 }
 
+/// What a call that changes an open file comes to: `act` on it, with what is known of it, unless it is no file.
+///
+/// # Safety
+/// `fd` is open for as long as this takes.
+unsafe fn on_file(fd: libc::c_int, act: impl FnOnce(&mut Disks, &File, &libc::stat64) -> Refused) -> Refused {
+    with(|thread| {
+        // SAFETY: the caller's; what is known of a file is plain data.
+        let (about, known) = unsafe {
+            let mut about = std::mem::zeroed::<libc::stat64>();
+            let known = libc::fstat64(fd, &mut about) == 0;
+            (about, known)
+        };
+        if !known || about.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return None;
+        }
+        // SAFETY: the caller's, and it is not closed here.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+        act(&mut thread.disks, &file, &about)
+    })
+    .flatten()
+}
+
+/// Fails a call.
+fn fail<T: From<i8>>(errno: i32) -> T {
+    // SAFETY: each thread has its own.
+    unsafe { *libc::__errno_location() = errno };
+    T::from(-1)
+}
+
+fn size(about: &libc::stat64) -> u64 {
+    about.st_size.unsigned_abs()
+}
+
+/// Where the next byte is written.
+///
+/// # Safety
+/// `fd` is open for as long as this takes.
+unsafe fn place(fd: libc::c_int, about: &libc::stat64) -> u64 {
+    // SAFETY: both only ask.
+    let (flags, place) = unsafe { (libc::fcntl(fd, libc::F_GETFL), libc::lseek64(fd, 0, libc::SEEK_CUR)) };
+    if flags & libc::O_APPEND != 0 { size(about) } else { place.unsigned_abs() }
+}
+
 /// Writes to a file, or wakes a runtime.
 ///
 /// # Safety
@@ -265,21 +323,77 @@ unsafe extern "C" fn write(fd: libc::c_int, buffer: *const libc::c_void, length:
         }
         Some(length as libc::ssize_t)
     });
-    match woken.flatten() {
-        Some(written) => written,
+    if let Some(written) = woken.flatten() {
+        return written;
+    }
+    // SAFETY: the caller's.
+    let refused = unsafe {
+        on_file(fd, |disks, file, about| disks.writes(file, about.st_ino, size(about), place(fd, about), length as u64))
+    };
+    match refused {
+        Some(errno) => fail(errno),
         // SAFETY: the arguments are the caller's.
         None => unsafe { libc::syscall(libc::SYS_write, fd, buffer, length) as libc::ssize_t },
     }
 }
 
-/// Makes data durable. Simulated disks lose nothing yet: what is written is there.
+/// Writes at a place of a file.
+///
+/// # Safety
+/// As of the C library's: `buffer` has `length` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite64(
+    fd: libc::c_int,
+    buffer: *const libc::c_void,
+    length: libc::size_t,
+    at: libc::off64_t,
+) -> libc::ssize_t {
+    // SAFETY: the caller's.
+    let refused = unsafe {
+        on_file(fd, |disks, file, about| {
+            disks.writes(file, about.st_ino, size(about), at.unsigned_abs(), length as u64)
+        })
+    };
+    match refused {
+        Some(errno) => fail(errno),
+        // SAFETY: the arguments are the caller's.
+        None => unsafe { libc::syscall(libc::SYS_pwrite64, fd, buffer, length, at) as libc::ssize_t },
+    }
+}
+
+/// Writes several buffers at a place of a file.
+///
+/// # Safety
+/// As of the C library's: `buffers` has `count` of them.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwritev64(
+    fd: libc::c_int,
+    buffers: *const libc::iovec,
+    count: libc::c_int,
+    at: libc::off64_t,
+) -> libc::ssize_t {
+    // SAFETY: the caller's.
+    let refused = unsafe {
+        on_file(fd, |disks, file, about| {
+            let length = (0..count as usize).map(|n| (*buffers.add(n)).iov_len as u64).sum();
+            disks.writes(file, about.st_ino, size(about), at.unsigned_abs(), length)
+        })
+    };
+    match refused {
+        Some(errno) => fail(errno),
+        // SAFETY: the arguments are the caller's; the place is in one register, and the other half of it is none.
+        None => unsafe { libc::syscall(libc::SYS_pwritev, fd, buffers, count, at, 0) as libc::ssize_t },
+    }
+}
+
+/// Makes data durable.
 ///
 /// # Safety
 /// As of the C library's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fdatasync(fd: libc::c_int) -> libc::c_int {
     // SAFETY: the argument is the caller's.
-    with(|_| 0).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fdatasync, fd) as libc::c_int })
+    unsafe { sync(fd, libc::SYS_fdatasync) }
 }
 
 /// Makes a file durable, as [`fdatasync`].
@@ -289,7 +403,48 @@ unsafe extern "C" fn fdatasync(fd: libc::c_int) -> libc::c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fsync(fd: libc::c_int) -> libc::c_int {
     // SAFETY: the argument is the caller's.
-    with(|_| 0).unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fsync, fd) as libc::c_int })
+    unsafe { sync(fd, libc::SYS_fsync) }
+}
+
+/// # Safety
+/// As of the C library's `fsync`.
+unsafe fn sync(fd: libc::c_int, call: libc::c_long) -> libc::c_int {
+    let simulated = with(|thread| {
+        // SAFETY: it only asks.
+        let (about, known) = unsafe {
+            let mut about = std::mem::zeroed::<libc::stat64>();
+            let known = libc::fstat64(fd, &mut about) == 0;
+            (about, known)
+        };
+        let is_folder = about.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        known.then(|| thread.disks.syncs(about.st_ino, is_folder))
+    });
+    match simulated.flatten() {
+        Some(Ok(time)) => {
+            blocking::owe(time);
+            0
+        }
+        Some(Err(errno)) => fail(errno),
+        // SAFETY: the argument is the caller's.
+        None => unsafe { libc::syscall(call, fd) as libc::c_int },
+    }
+}
+
+/// Gives a file another length.
+///
+/// # Safety
+/// As of the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ftruncate64(fd: libc::c_int, length: libc::off64_t) -> libc::c_int {
+    // SAFETY: the caller's.
+    let refused = unsafe {
+        on_file(fd, |disks, file, about| disks.resizes(file, about.st_ino, size(about), length.unsigned_abs()))
+    };
+    match refused {
+        Some(errno) => fail(errno),
+        // SAFETY: the arguments are the caller's.
+        None => unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as libc::c_int },
+    }
 }
 
 /// Takes space for a file. In the simulation it is a hole: files are many, and short-lived.
@@ -303,23 +458,81 @@ unsafe extern "C" fn fallocate64(
     from: libc::off64_t,
     length: libc::off64_t,
 ) -> libc::c_int {
-    let simulated = with(|_| {
-        // SAFETY: it only asks for the end of a file.
-        let end = unsafe {
-            let mut about = std::mem::zeroed::<libc::stat64>();
-            if libc::fstat64(fd, &mut about) != 0 {
-                return -1;
-            }
-            about.st_size
-        };
-        if mode != 0 || end >= from + length {
-            return 0;
-        }
+    if with(|_| ()).is_none() {
+        // SAFETY: the arguments are the caller's.
+        return unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, from, length) as libc::c_int };
+    }
+    let mut end = 0;
+    // SAFETY: the caller's.
+    let refused = unsafe {
+        on_file(fd, |disks, file, about| {
+            end = about.st_size;
+            let grows = mode == 0 && end < from + length;
+            if grows { disks.resizes(file, about.st_ino, size(about), (from + length).unsigned_abs()) } else { None }
+        })
+    };
+    match refused {
+        Some(errno) => fail(errno),
+        None if mode != 0 || end >= from + length => 0,
         // SAFETY: the file only grows.
-        unsafe { libc::ftruncate64(fd, from + length) }
-    });
+        None => unsafe { libc::syscall(libc::SYS_ftruncate, fd, from + length) as libc::c_int },
+    }
+}
+
+/// Opens a file.
+///
+/// # Safety
+/// As of the C library's: `path` ends with a zero. There the last argument is left out where nothing is made; here it is
+/// then whatever stands in its register, and nobody looks at it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open64(path: *const libc::c_char, flags: libc::c_int, mode: libc::mode_t) -> libc::c_int {
+    // SAFETY: the caller's.
+    let name = unsafe { CStr::from_ptr(path) };
+    let (makes, empties) = (flags & libc::O_CREAT != 0, flags & libc::O_TRUNC != 0);
+    let changes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    let was = changes.then(|| with(|thread| (thread.disks.is_there(name), thread.disks.opens(name, makes, empties))));
+    let was = match was.flatten() {
+        Some((_, Some(errno))) => return fail(errno),
+        Some((was, None)) => Some(was),
+        None => None,
+    };
     // SAFETY: the arguments are the caller's.
-    simulated.unwrap_or_else(|| unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, from, length) as libc::c_int })
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as libc::c_int };
+    if let Some(was) = was.filter(|_| fd >= 0) {
+        // SAFETY: it only asks.
+        let inode = unsafe {
+            let mut about = std::mem::zeroed::<libc::stat64>();
+            (libc::fstat64(fd, &mut about) == 0).then_some(about.st_ino)
+        };
+        with(|thread| inode.map(|inode| thread.disks.opened(name, was, inode)));
+    }
+    fd
+}
+
+/// Gives a file another name.
+///
+/// # Safety
+/// As of the C library's: both end with a zero.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rename(from: *const libc::c_char, to: *const libc::c_char) -> libc::c_int {
+    // SAFETY: the caller's.
+    let (old, new) = unsafe { (CStr::from_ptr(from), CStr::from_ptr(to)) };
+    with(|thread| thread.disks.renames(old, new));
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_rename, from, to) as libc::c_int }
+}
+
+/// Removes a file.
+///
+/// # Safety
+/// As of the C library's: `path` ends with a zero.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlink(path: *const libc::c_char) -> libc::c_int {
+    // SAFETY: the caller's.
+    let name = unsafe { CStr::from_ptr(path) };
+    with(|thread| thread.disks.removes(name));
+    // SAFETY: the argument is the caller's.
+    unsafe { libc::syscall(libc::SYS_unlink, path) as libc::c_int }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use nova_host::blocking;
 use tokio::runtime::{Builder, Runtime};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::disk::Trouble;
 use crate::net::{Host, SharedNet};
 use crate::os::{self, Simulates, Skew, Sleep};
 
@@ -151,6 +152,26 @@ impl World {
         if let Some(running) = &mut self.processes[process.0] {
             running.paused = paused;
             self.ready.push_back(process.0);
+        }
+    }
+
+    /// Directories in this one are the disks of the hosts of these names from now on.
+    pub fn put_disks_at(&mut self, folder: &std::path::Path) {
+        os::disks(|disks| disks.put_at(folder));
+    }
+
+    /// Something is the matter with the disk of a host, or is no longer.
+    pub fn trouble(&mut self, host: &str, trouble: Option<Trouble>) {
+        os::disks(|disks| disks.trouble(host, trouble));
+    }
+
+    /// The power of a host, on which no process runs, has failed: what was not synced may be gone.
+    ///
+    /// # Panics
+    /// When its files cannot be changed.
+    pub fn power_fails(&mut self, host: &str) {
+        if let Some(done) = os::disks(|disks| disks.power_fails(host)) {
+            done.expect("the files of a simulation can be changed");
         }
     }
 

@@ -173,14 +173,15 @@ impl Writer {
                 Self::next_frame(&mut queue)
             };
             let Some(frame) = frame else { break };
-            if !self.write(&mut *store, frame, memory, &seconds) {
+            let result = self.write(&mut *store, &frame, &seconds);
+            if !self.written(result, frame, memory) {
                 return;
             }
         }
         self.closed();
     }
 
-    /// The same as a task: nothing else runs meanwhile.
+    /// The same as a task.
     async fn run_here(&self, mut store: Box<dyn LogStore>, memory: &Mutex<Memory>) {
         let seconds = metrics::histogram!(crate::metrics::SYNC_SECONDS);
         let Work::Task(work) = &self.work else { return };
@@ -190,7 +191,9 @@ impl Writer {
             loop {
                 let frame = Self::next_frame(&mut self.queue.lock());
                 let Some(frame) = frame else { break };
-                if !self.write(&mut *store, frame, memory, &seconds) {
+                let result = self.write(&mut *store, &frame, &seconds);
+                blocking::settle().await;
+                if !self.written(result, frame, memory) {
                     return;
                 }
                 tokio::task::yield_now().await;
@@ -206,17 +209,22 @@ impl Writer {
         self.fail(&closed, Vec::new());
     }
 
-    /// Makes a frame durable and says so; false when the log takes nothing more.
-    fn write(&self, store: &mut dyn LogStore, frame: Frame, memory: &Mutex<Memory>, seconds: &Histogram) -> bool {
-        let Frame { changes, done, bytes } = frame;
+    /// Makes a frame durable.
+    fn write(&self, store: &mut dyn LogStore, frame: &Frame, seconds: &Histogram) -> io::Result<()> {
         let begun = Instant::now();
         // A store that panics leaves as little known about the disk as one that fails.
-        let result = catch_unwind(AssertUnwindSafe(|| store.commit(&changes)))
+        let result = catch_unwind(AssertUnwindSafe(|| store.commit(&frame.changes)))
             .unwrap_or_else(|_| Err(io::Error::other("the log panicked; see the process's error output")));
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let took = begun.elapsed();
         self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         seconds.record(took.as_secs_f64());
+        result
+    }
+
+    /// Says that a frame is durable, or not; false when the log takes nothing more.
+    fn written(&self, result: io::Result<()>, frame: Frame, memory: &Mutex<Memory>) -> bool {
+        let Frame { changes, done, bytes } = frame;
         if let Err(error) = result {
             tracing::error!(%error, "the log takes nothing more");
             self.fail(&Failure { kind: error.kind(), why: error.to_string() }, done);

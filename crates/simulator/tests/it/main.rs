@@ -1,6 +1,7 @@
 //! The world itself: time, order, network, death.
 
-mod coordinators;
+mod cluster;
+mod disk;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,553 @@
+//! Disks of simulated hosts: real files, of which those of a host lose what was not synced when its power fails.
+//!
+//! Each change of a file notes what was there before, until the file is synced; each change of a directory, until that
+//! is. When power fails, changes are taken back: all of them, some sectors of them, or none, as a disk may have written
+//! what it was not told to. The calls that come here are in [`os`](crate::os).
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, OsStr};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// What a disk writes whole.
+const SECTOR: u64 = 512;
+
+/// What is the matter with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Each sync takes so long.
+    Slow(Duration),
+    /// Syncs fail with an error of the device, and nobody knows what is written.
+    Fails,
+    /// There is no space.
+    Full,
+}
+
+/// All disks. What is done here is done to files as they are: calls that are made inside of a call are not simulated.
+pub(crate) struct Disks {
+    /// Directories of hosts lie here, by their names.
+    root: PathBuf,
+    files: BTreeMap<u64, Changed>,
+    names: Vec<Name>,
+    troubles: BTreeMap<String, Trouble>,
+    next: u64,
+    random: SmallRng,
+}
+
+/// A file with changes that are not synced, oldest first.
+struct Changed {
+    host: String,
+    undo: Vec<Undo>,
+    /// Changes of which a sync said that it failed: the system takes them for written, and no later sync writes them
+    /// (Rebello et al.: Can Applications Recover from fsync Failures?, 2020).
+    given_up: Vec<Undo>,
+}
+
+impl Changed {
+    fn new(host: String) -> Self {
+        Self { host, undo: Vec::new(), given_up: Vec::new() }
+    }
+
+    /// All changes are on disk now, but for those that were given up and not made again.
+    fn synced(&mut self) {
+        for done in std::mem::take(&mut self.undo) {
+            self.given_up = std::mem::take(&mut self.given_up).into_iter().flat_map(|it| it.without(&done)).collect();
+        }
+    }
+
+    /// A sync failed.
+    fn give_up(&mut self) {
+        self.given_up.append(&mut self.undo);
+    }
+}
+
+/// What was there before a write, or before a file got another length.
+struct Undo {
+    at: u64,
+    length: u64,
+    /// What was there, as far as the file went.
+    old: Vec<u8>,
+    old_length: u64,
+}
+
+impl Undo {
+    fn end(&self) -> u64 {
+        self.at + self.length.max(self.old.len() as u64)
+    }
+
+    /// What it would take back before and behind `done`.
+    fn without(self, done: &Self) -> Vec<Self> {
+        if done.end() <= self.at || self.end() <= done.at {
+            return vec![self];
+        }
+        let part = |from: u64, to: u64| {
+            let inside = |at: u64| ((at - self.at) as usize).min(self.old.len());
+            let old = self.old[inside(from)..inside(to)].to_vec();
+            Self { at: from, length: to - from, old, old_length: self.old_length }
+        };
+        let (before, behind) = ((self.at, done.at), (done.end(), self.end()));
+        [before, behind].into_iter().filter(|(from, to)| from < to).map(|(from, to)| part(from, to)).collect()
+    }
+}
+
+/// A change of a directory that is not synced. What it would lose lies in a place of its own.
+struct Name {
+    host: String,
+    change: Change,
+}
+
+enum Change {
+    Made(PathBuf),
+    Renamed { from: PathBuf, to: PathBuf, lost: Option<PathBuf> },
+    Removed { path: PathBuf, lost: PathBuf },
+}
+
+impl Change {
+    /// Directories in which it shows.
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        let paths: [Option<&PathBuf>; 2] = match self {
+            Self::Made(path) | Self::Removed { path, .. } => [Some(path), None],
+            Self::Renamed { from, to, .. } => [Some(from), Some(to)],
+        };
+        paths.into_iter().flatten().filter_map(|path| path.parent())
+    }
+}
+
+/// What a call comes to without being made.
+pub(crate) type Refused = Option<i32>;
+
+impl Disks {
+    /// Disks without hosts.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            root: PathBuf::new(),
+            files: BTreeMap::new(),
+            names: Vec::new(),
+            troubles: BTreeMap::new(),
+            next: 0,
+            random: SmallRng::seed_from_u64(seed ^ 0x6469_736b),
+        }
+    }
+
+    /// Directories in this one are hosts from now on.
+    pub(crate) fn put_at(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
+    }
+
+    pub(crate) fn trouble(&mut self, host: &str, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => drop(self.troubles.insert(host.to_owned(), trouble)),
+            None => drop(self.troubles.remove(host)),
+        }
+    }
+
+    /// The host of a path, where it is one of ours.
+    fn host(&self, path: &Path) -> Option<String> {
+        if self.root.as_os_str().is_empty() {
+            return None;
+        }
+        let below = path.strip_prefix(&self.root).ok()?;
+        Some(below.components().next()?.as_os_str().to_str()?.to_owned())
+    }
+
+    /// A place for what a change of a directory would lose.
+    fn spare(&mut self) -> PathBuf {
+        self.next += 1;
+        self.root.join(format!(".lost-{}", self.next))
+    }
+
+    fn is_full(&self, host: &str) -> bool {
+        self.troubles.get(host) == Some(&Trouble::Full)
+    }
+
+    /// Whether there is something of this name.
+    pub(crate) fn is_there(&self, path: &CStr) -> bool {
+        own(path).exists()
+    }
+
+    /// Before a file is opened; `makes` when it is made if it is not there, `empties` when all in it goes.
+    pub(crate) fn opens(&mut self, path: &CStr, makes: bool, empties: bool) -> Refused {
+        let path = own(path);
+        let host = self.host(&path)?;
+        match fs::metadata(&path) {
+            Ok(about) if about.is_file() => {
+                let entry = self.files.entry(about.ino());
+                let changed = entry.or_insert_with(|| Changed::new(host));
+                if empties && about.len() > 0 {
+                    let old = fs::read(&path).unwrap_or_default();
+                    changed.undo.push(Undo { at: 0, length: 0, old, old_length: about.len() });
+                }
+                None
+            }
+            Ok(_) => None,
+            Err(_) if makes && self.is_full(&host) => Some(libc::ENOSPC),
+            Err(_) => None,
+        }
+    }
+
+    /// A file was opened; `was` is whether it had been there.
+    pub(crate) fn opened(&mut self, path: &CStr, was: bool, inode: u64) {
+        let path = own(path);
+        let Some(host) = self.host(&path) else { return };
+        if !was {
+            // The number may have been another file's.
+            self.files.insert(inode, Changed::new(host.clone()));
+            self.names.push(Name { host, change: Change::Made(path) });
+        }
+    }
+
+    /// Before `length` bytes are written at a place of a file.
+    pub(crate) fn writes(&mut self, file: &File, inode: u64, size: u64, at: u64, length: u64) -> Refused {
+        let full = self.files.get(&inode).is_some_and(|changed| self.is_full(&changed.host));
+        let changed = self.files.get_mut(&inode)?;
+        if full && at + length > size {
+            return Some(libc::ENOSPC);
+        }
+        let mut old = vec![0; size.saturating_sub(at).min(length) as usize];
+        if file.read_exact_at(&mut old, at).is_ok() {
+            changed.undo.push(Undo { at, length, old, old_length: size });
+        }
+        None
+    }
+
+    /// Before a file gets this length. Space that is taken counts as a new length.
+    pub(crate) fn resizes(&mut self, file: &File, inode: u64, size: u64, length: u64) -> Refused {
+        let full = self.files.get(&inode).is_some_and(|changed| self.is_full(&changed.host));
+        let changed = self.files.get_mut(&inode)?;
+        if full && length > size {
+            return Some(libc::ENOSPC);
+        }
+        let mut old = vec![0; size.saturating_sub(length) as usize];
+        if file.read_exact_at(&mut old, length).is_ok() {
+            changed.undo.push(Undo { at: length.min(size), length: 0, old, old_length: size });
+        }
+        None
+    }
+
+    /// A file or directory is to be durable; gives an error of the system, or how long that takes.
+    pub(crate) fn syncs(&mut self, inode: u64, is_folder: bool) -> Result<Duration, i32> {
+        if is_folder {
+            let here = |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == inode);
+            let synced = |name: &Name| name.change.folders().any(here);
+            // One that shows in two directories is durable once one of them is: so file systems that keep a journal do it.
+            let (synced, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.names).into_iter().partition(synced);
+            self.names = left;
+            synced.into_iter().for_each(|name| forget(&name.change));
+            return Ok(Duration::ZERO);
+        }
+        let Some(changed) = self.files.get_mut(&inode) else { return Ok(Duration::ZERO) };
+        match self.troubles.get(&changed.host) {
+            Some(Trouble::Fails) => {
+                changed.give_up();
+                Err(libc::EIO)
+            }
+            Some(Trouble::Full) if !changed.undo.is_empty() => Err(libc::ENOSPC),
+            Some(Trouble::Slow(time)) => {
+                changed.synced();
+                Ok(*time)
+            }
+            Some(Trouble::Full) | None => {
+                changed.synced();
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Before a file gets another name.
+    pub(crate) fn renames(&mut self, from: &CStr, to: &CStr) {
+        let (from, to) = (own(from), own(to));
+        let Some(host) = self.host(&from) else { return };
+        let lost = to.exists().then(|| self.spare());
+        let lost = lost.filter(|lost| fs::hard_link(&to, lost).is_ok());
+        self.names.push(Name { host, change: Change::Renamed { from, to, lost } });
+    }
+
+    /// Before a file is removed.
+    pub(crate) fn removes(&mut self, path: &CStr) {
+        let path = own(path);
+        let Some(host) = self.host(&path) else { return };
+        let lost = self.spare();
+        if fs::hard_link(&path, &lost).is_ok() {
+            self.names.push(Name { host, change: Change::Removed { path, lost } });
+        }
+    }
+
+    /// The power of a host failed: what was not synced may be gone. No process of it runs.
+    pub(crate) fn power_fails(&mut self, host: &str) -> io::Result<()> {
+        let (own, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.names).into_iter().partition(|name| name.host == host);
+        self.names = others;
+        // Directories keep an order: the first of their changes are there.
+        let kept = self.random.random_range(0..=own.len());
+        for (place, name) in own.into_iter().enumerate().rev() {
+            if place >= kept {
+                take_back(&name.change)?;
+            }
+            forget(&name.change);
+        }
+        let mut files = Vec::new();
+        find(&self.root.join(host), &mut files)?;
+        for (path, inode) in files {
+            if let Some(changed) = self.files.get_mut(&inode) {
+                let mut undo = std::mem::take(&mut changed.given_up);
+                undo.append(&mut changed.undo);
+                lose(&path, undo, &mut self.random)?;
+            }
+        }
+        self.files.retain(|_, changed| changed.host != host);
+        Ok(())
+    }
+}
+
+fn own(path: &CStr) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// What a change has put aside is no longer needed.
+fn forget(change: &Change) {
+    match change {
+        Change::Removed { lost, .. } | Change::Renamed { lost: Some(lost), .. } => remove(lost),
+        Change::Made(_) | Change::Renamed { .. } => {}
+    }
+}
+
+fn remove(path: &Path) {
+    // It may be gone already.
+    let _ = fs::remove_file(path);
+}
+
+fn take_back(change: &Change) -> io::Result<()> {
+    match change {
+        Change::Made(path) => remove(path),
+        Change::Renamed { from, to, lost } => {
+            fs::hard_link(to, from)?;
+            remove(to);
+            if let Some(lost) = lost {
+                fs::hard_link(lost, to)?;
+            }
+        }
+        Change::Removed { path, lost } => fs::hard_link(lost, path)?,
+    }
+    Ok(())
+}
+
+fn find(folder: &Path, files: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut entries: Vec<_> = entries.collect::<io::Result<_>>()?;
+    // The order of names in a directory is not that of any seed.
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let about = entry.metadata()?;
+        if about.is_dir() {
+            find(&entry.path(), files)?;
+        } else {
+            files.push((entry.path(), about.ino()));
+        }
+    }
+    Ok(())
+}
+
+/// Takes changes of a file back: all, some sectors of them, or none.
+fn lose(path: &Path, undo: Vec<Undo>, random: &mut SmallRng) -> io::Result<()> {
+    let Some(first) = undo.first().map(|undo| undo.old_length) else { return Ok(()) };
+    let whole = match random.random_range(0..3) {
+        0 => return Ok(()),
+        1 => true,
+        _ => false,
+    };
+    let file = File::options().write(true).open(path)?;
+    for Undo { at, length, mut old, old_length } in undo.into_iter().rev() {
+        // Where there was nothing, nothing is what a disk has that took the length and not the bytes.
+        old.resize(old.len().max(length as usize), 0);
+        let mut begin = at;
+        let end = at + old.len() as u64;
+        while begin < end {
+            let next = ((begin / SECTOR + 1) * SECTOR).min(end);
+            if whole || random.random_bool(0.5) {
+                file.write_all_at(&old[(begin - at) as usize..(next - at) as usize], begin)?;
+            }
+            begin = next;
+        }
+        if whole {
+            file.set_len(old_length)?;
+        }
+    }
+    if !whole && random.random_bool(0.5) {
+        let now = file.metadata()?.len();
+        file.set_len(random.random_range(first.min(now)..=first.max(now)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::io::Write;
+
+    use super::*;
+
+    /// A host of one file, whose disk is told what is done.
+    struct Host {
+        dir: tempfile::TempDir,
+        disks: Disks,
+    }
+
+    fn c(path: &Path) -> CString {
+        CString::new(path.as_os_str().as_bytes()).expect("no zeros")
+    }
+
+    impl Host {
+        fn new(seed: u64) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut disks = Disks::new(seed);
+            disks.put_at(dir.path());
+            fs::create_dir(dir.path().join("a")).expect("a directory");
+            Self { dir, disks }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("a").join(name)
+        }
+
+        fn make(&mut self, name: &str) -> File {
+            let path = self.path(name);
+            assert_eq!(self.disks.opens(&c(&path), true, false), None);
+            let file = File::options().read(true).write(true).create_new(true).open(&path).expect("it is made");
+            self.disks.opened(&c(&path), false, file.metadata().expect("it is there").ino());
+            file
+        }
+
+        fn write(&mut self, file: &File, at: u64, bytes: &[u8]) -> Refused {
+            let about = file.metadata().expect("it is there");
+            let refused = self.disks.writes(file, about.ino(), about.len(), at, bytes.len() as u64);
+            if refused.is_none() {
+                file.write_all_at(bytes, at).expect("it is written");
+            }
+            refused
+        }
+
+        fn sync(&mut self, file: &File) -> Result<Duration, i32> {
+            self.disks.syncs(file.metadata().expect("it is there").ino(), false)
+        }
+
+        fn sync_folder(&mut self) {
+            let folder = fs::metadata(self.dir.path().join("a")).expect("it is there");
+            self.disks.syncs(folder.ino(), true).expect("it is synced");
+        }
+
+        fn read(&self, name: &str) -> Option<Vec<u8>> {
+            fs::read(self.path(name)).ok()
+        }
+    }
+
+    #[test]
+    fn what_was_synced_stays_and_what_was_not_may_go() {
+        let mut found = [0; 3];
+        for seed in 0..60 {
+            let mut host = Host::new(seed);
+            let file = host.make("f");
+            host.write(&file, 0, &[1; 2_000]);
+            host.sync(&file).expect("it is synced");
+            host.sync_folder();
+            host.write(&file, 1_000, &[2; 3_000]);
+            host.disks.power_fails("a").expect("files can be changed");
+            let left = host.read("f").expect("its name was synced");
+            assert!(left.len() >= 2_000 && left[..1_000].iter().all(|byte| *byte == 1), "seed {seed}");
+            let kind = match () {
+                () if left == [1; 2_000] => 0,
+                () if left[1_000..] == [2; 3_000] => 1,
+                () => 2,
+            };
+            found[kind] += 1;
+        }
+        assert!(found.iter().all(|count| *count > 5), "all, nothing, and some sectors: {found:?}");
+    }
+
+    #[test]
+    fn names_that_were_not_synced_may_go() {
+        let mut found = [0; 2];
+        for seed in 0..40 {
+            let mut host = Host::new(seed);
+            let file = host.make("f");
+            host.write(&file, 0, b"new");
+            host.sync(&file).expect("it is synced");
+            host.disks.power_fails("a").expect("files can be changed");
+            found[usize::from(host.read("f").is_some())] += 1;
+            drop(file);
+        }
+        assert!(found[0] > 5 && found[1] > 5, "{found:?}");
+    }
+
+    #[test]
+    fn a_rename_is_whole_or_was_not() {
+        let mut found = [0; 2];
+        for seed in 0..40 {
+            let mut host = Host::new(seed);
+            for (name, text) in [("old", "old"), ("new", "new")] {
+                let mut file = host.make(name);
+                file.write_all(text.as_bytes()).expect("it is written");
+                host.sync(&file).expect("it is synced");
+            }
+            host.sync_folder();
+            let (from, to) = (host.path("new"), host.path("old"));
+            host.disks.renames(&c(&from), &c(&to));
+            fs::rename(&from, &to).expect("it is renamed");
+            host.disks.removes(&c(&to));
+            fs::remove_file(&to).expect("it is removed");
+            host.disks.power_fails("a").expect("files can be changed");
+            match (host.read("old").as_deref(), host.read("new").as_deref()) {
+                (Some(b"old"), Some(b"new")) => found[0] += 1,
+                (Some(b"new") | None, None) => found[1] += 1,
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert!(found[0] > 5 && found[1] > 5, "{found:?}");
+    }
+
+    #[test]
+    fn no_later_sync_saves_what_one_has_failed_to_write_unless_it_is_written_again() {
+        for (again, safe) in [(false, false), (true, true)] {
+            let mut lost = 0;
+            for seed in 0..40 {
+                let mut host = Host::new(seed);
+                let file = host.make("f");
+                host.sync_folder();
+                host.write(&file, 0, b"new");
+                host.disks.trouble("a", Some(Trouble::Fails));
+                assert_eq!(host.sync(&file), Err(libc::EIO));
+                host.disks.trouble("a", None);
+                if again {
+                    host.write(&file, 0, b"new");
+                }
+                host.sync(&file).expect("nothing is the matter");
+                host.disks.power_fails("a").expect("files can be changed");
+                lost += u32::from(host.read("f").as_deref() != Some(b"new"));
+            }
+            assert_eq!(lost == 0, safe, "{lost} of 40");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_says_so() {
+        let mut host = Host::new(1);
+        let file = host.make("f");
+        host.write(&file, 0, b"new");
+        host.disks.trouble("a", Some(Trouble::Full));
+        assert_eq!(host.write(&file, 0, b"old"), None, "it has this space");
+        assert_eq!(host.write(&file, 3, b"more"), Some(libc::ENOSPC));
+        assert_eq!(host.disks.opens(&c(&host.path("g")), true, false), Some(libc::ENOSPC));
+        host.disks.trouble("a", None);
+        assert_eq!(host.write(&file, 3, b"more"), None);
+    }
+}

@@ -1,6 +1,6 @@
 //! What happened to each execution, from its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nova_wire::v1;
 use serde_json::Value;
@@ -30,6 +30,10 @@ pub struct Execution {
     pub rejected: Option<v1::rejection::Kind>,
     /// How it ended.
     pub end: Option<End>,
+    /// A cancel was accepted.
+    pub cancelled: bool,
+    /// Tokens whose attempts completed a node.
+    pub(crate) completed: BTreeSet<u64>,
     events: u64,
     visits: BTreeMap<(u32, u32, u32), Visit>,
 }
@@ -76,6 +80,10 @@ pub(crate) fn fold(outbox: &Outbox, findings: &mut Findings) -> BTreeMap<Id, Exe
         findings.check(rejected.is_some() != (accepted == 1), "B2", || {
             format!("{id} began {accepted} times, and was refused: {rejected:?}")
         });
+        let ended = execution.end.as_ref();
+        findings.check(!execution.cancelled || ended.is_none_or(|end| *end == End::Cancelled), "D2", || {
+            format!("{id} was cancelled, and came to {ended:?}")
+        });
         findings.check(accepted == 0 || execution.end.is_some(), "J2", || format!("{id} has not ended"));
     }
     executions
@@ -91,6 +99,7 @@ impl Execution {
             Kind::Rejected(why) => self.rejected = Some(why.kind()),
             Kind::Ended(outcome) => self.end = end(outcome),
             Kind::AttemptStarted(it) => {
+                findings.check(!self.cancelled, "D1", || format!("{id}: after its cancel: {kind:?}"));
                 let visit = self.visit(id, it.node, kind, findings);
                 // One that was declined is not counted, and made again under its number (rule 20).
                 let next = it.attempt == visit.attempt + 1 || it.attempt == visit.attempt;
@@ -100,12 +109,19 @@ impl Execution {
             }
             Kind::NodeStarted(node) => drop(self.visit(id, Some(*node), kind, findings)),
             Kind::AttemptFailed(it) => drop(self.visit(id, it.node, kind, findings)),
-            Kind::NodeCompleted(it) => self.visit(id, it.node, kind, findings).over = true,
+            Kind::NodeCompleted(it) => {
+                let visit = self.visit(id, it.node, kind, findings);
+                visit.over = true;
+                if let (token @ 1.., false) = (visit.token, it.degraded) {
+                    self.completed.insert(token);
+                }
+            }
             Kind::NodeFailed(it) => self.visit(id, it.node, kind, findings).over = true,
             Kind::NodeSkipped(node) | Kind::NodeCancelled(node) => {
                 self.visit(id, Some(*node), kind, findings).over = true;
             }
-            Kind::ScopeEntered(_) | Kind::VarSet(_) | Kind::CancelRequested(_) => {}
+            Kind::CancelRequested(_) => self.cancelled = true,
+            Kind::ScopeEntered(_) | Kind::VarSet(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is noted of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -97,6 +97,10 @@ pub enum Kind {
     Submit(Submission),
     /// That an execution ends.
     Cancel(Id),
+    /// That a number is added to the set that is read.
+    Add(u64),
+    /// The set.
+    Read,
 }
 
 /// A submission.
@@ -131,6 +135,10 @@ pub enum Answer {
     },
     /// A cancel was committed.
     Cancelling,
+    /// A number was added.
+    Added,
+    /// All numbers that are in the set.
+    There(BTreeSet<u64>),
     /// Certainly not handed over.
     NotSent,
     /// Nobody knows.

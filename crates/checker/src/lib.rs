@@ -12,7 +12,8 @@ mod effects;
 mod executions;
 mod history;
 mod outbox;
-mod sources;
+mod reads;
+mod commands;
 mod submissions;
 
 pub use executions::{End, Execution};
@@ -79,8 +80,9 @@ pub fn check(history: &History) -> Result<Counts, Vec<Violation>> {
     members(history, &mut findings);
     let outbox = outbox::read(history, &mut findings);
     let executions = executions::fold(&outbox, &mut findings);
+    reads::check(history, &mut findings);
     submissions::check(history, &executions, &mut findings);
-    let triggered = sources::check(history, &executions, &mut findings);
+    let triggered = commands::check(history, &executions, &mut findings);
     let (attempts, repeated) = effects::check(history, &executions, &mut findings);
     let ended = executions.values().filter(|it| it.end.is_some()).count();
     let counts = Counts {

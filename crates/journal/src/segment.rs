@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use nova_plants::Plant;
 
 use crate::{OpenError, Options, Position, WriteError, lock};
 
@@ -102,7 +103,10 @@ impl Segment {
             return Err(WriteError::failed(&self.path, &source));
         }
         // A failed sync leaves it unknown what is on disk: the caller takes nothing more.
-        self.file.sync_data().map_err(|source| WriteError::failed(&self.path, &source))?;
+        let synced = self.file.sync_data().map_err(|source| WriteError::failed(&self.path, &source));
+        if !nova_plants::is(Plant::OnAfterFailedSync) {
+            synced?;
+        }
         let position = Position { segment: self.first, offset: self.end };
         self.end = end;
         Ok(position)
@@ -241,7 +245,10 @@ pub(crate) fn scan(
         last = at;
         number += 1;
     }
-    let end = window.offset;
+    let end = if nova_plants::is(Plant::TornTail) && last > 0 { last } else { window.offset };
+    if end < window.offset {
+        return Ok(Scan::Frames { last: 0, end, next_number: number - 1, torn: true });
+    }
     let torn = has_bytes(&file, end, size).map_err(failed)?;
     if torn {
         let mut rest = vec![0; (size - end) as usize];

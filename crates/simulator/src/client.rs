@@ -37,6 +37,10 @@ pub(crate) const SLOT_INPUT: i64 = 7;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a submission.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Pause between two reads.
+const READ_EVERY: Duration = Duration::from_millis(700);
+/// What names of namespaces begin with.
+const ADDED: &str = "added-";
 /// Pause before a submission is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -106,7 +110,7 @@ impl Client {
         tokio::spawn(Arc::clone(&shared).replies());
         shared.client.noted.is_ready.store(true, Ordering::Relaxed);
         let noted = Arc::clone(&shared.client.noted);
-        for n in 0.. {
+        for n in 0_u64.. {
             sleep(shared.client.pause.mul_f64(random.random_range(0.0..2.0))).await;
             if noted.stop.load(Ordering::Relaxed) {
                 return;
@@ -121,6 +125,8 @@ impl Client {
                 0 | 1 => tokio::spawn(Arc::clone(&shared).record(wanted.n)),
                 2 => tokio::spawn(Arc::clone(&shared).cancelled(wanted, random.random_range(0..3_000))),
                 3 => tokio::spawn(Arc::clone(&shared).twice(wanted)),
+                4 => tokio::spawn(Arc::clone(&shared).both(wanted)),
+                5 | 6 => tokio::spawn(Arc::clone(&shared).added(n)),
                 _ => tokio::spawn(Arc::clone(&shared).one(wanted)),
             };
         }
@@ -182,6 +188,23 @@ pub(crate) fn trigger(id: &str, workflow: &str) -> serde_json::Value {
     }
     json!({ "id": id, "workflow": workflow, "type": "cron", "schedule": "*/10 * * * * *", "catchUp": "all",
         "input": { "n": SLOT_INPUT } })
+}
+
+/// Reads the namespaces again and again, and notes which are there.
+pub(crate) async fn read(coordinators: &Coordinators, noted: &Noted) {
+    loop {
+        sleep(READ_EVERY).await;
+        let begun_ns = now_ns();
+        let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
+            member.get_catalogue(v1::GetCatalogueRequest::default()).await
+        });
+        if let Ok(catalogue) = asking.await {
+            let number = |it: v1::Namespace| it.name.strip_prefix(ADDED)?.parse().ok();
+            let there = catalogue.namespaces.into_iter().filter_map(number).collect();
+            let (kind, answer, ended_ns) = (Kind::Read, Answer::There(there), now_ns());
+            noted.operations.lock().push(Operation { begun_ns, ended_ns, kind, answer });
+        }
+    }
 }
 
 fn now_ns() -> u64 {
@@ -328,6 +351,26 @@ impl Shared {
             wanted.n += 1;
             self.submit(&wanted).await;
         }
+        self.closed();
+    }
+
+    /// The same key at once, from two.
+    async fn both(self: Arc<Self>, wanted: Wanted) {
+        tokio::join!(self.submit(&wanted), self.submit(&wanted));
+        self.accepted(&wanted).await;
+        self.closed();
+    }
+
+    /// Makes a namespace.
+    async fn added(self: Arc<Self>, n: u64) {
+        let namespace = v1::Namespace { name: format!("{ADDED}{n}"), ..Default::default() };
+        let begun = now_ns();
+        let asking = self.client.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
+            let namespace = namespace.clone();
+            async move { member.put_namespace(namespace).await }
+        });
+        let answer = if asking.await.is_ok() { Answer::Added } else { Answer::Unknown };
+        self.note(begun, Kind::Add(n), answer);
         self.closed();
     }
 

@@ -33,6 +33,8 @@ pub enum Fault {
     Alone(Host),
     /// Nothing gets from one host to another.
     OneWay(&'static str, &'static str),
+    /// Hosts on one side lose those on the other, both ways; by bits, in the order of hosts, then bus, client, reader.
+    Split(u32),
     /// A host loses the bus, both ways.
     NoBus(Host),
     /// All lose the bus.
@@ -55,6 +57,11 @@ impl fmt::Display for Fault {
             Self::Pause(host) => write!(f, "{host} stands still"),
             Self::Alone(host) => write!(f, "{host} is cut off"),
             Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
+            Self::Split(side) => {
+                let on = |place: &usize| side >> place & 1 == 1;
+                let names: Vec<_> = (0..HOSTS.len()).filter(on).map(|place| HOSTS[place].name).collect();
+                write!(f, "{} lose all others", names.join(", "))
+            }
             Self::NoBus(host) => write!(f, "{host} loses the bus"),
             Self::BusAway => write!(f, "the bus is away"),
             Self::Slow(ms) => write!(f, "messages take up to {ms} ms"),
@@ -107,7 +114,8 @@ fn fault(random: &mut SmallRng) -> Fault {
         28..34 => Fault::Power(member),
         34..37 => Fault::Blackout,
         37..49 => Fault::Pause(host),
-        49..61 => Fault::Alone(host),
+        49..55 => Fault::Alone(host),
+        55..61 => Fault::Split(random.random_range(1..1 << (HOSTS.len() + 3))),
         61..71 if host == member => Fault::Alone(host),
         61..66 => Fault::OneWay(host.name, member.name),
         66..71 => Fault::OneWay(member.name, host.name),

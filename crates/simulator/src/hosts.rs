@@ -140,6 +140,8 @@ impl Ground {
             heartbeat_ms: 200,
             election_min_ms: 500,
             election_max_ms: 900,
+            // Many of them, also in a short run.
+            snapshot_entries: 300,
             ..Default::default()
         };
         let listener = socket.listener(PORT).expect("nobody else listens on this host");

@@ -23,7 +23,7 @@ mod work;
 mod workload;
 mod world;
 
-pub use cluster::{Options, Plant, Report, run};
+pub use cluster::{Options, Report, run};
 pub use disk::Trouble;
 pub use faults::{Fault, Planned};
 pub use hosts::{Host, Role};

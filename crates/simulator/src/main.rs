@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use nova_simulator::{Options, Plant};
+use clap::{Args, Parser, Subcommand};
+use nova_plants::Plant;
+use nova_simulator::Options;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -37,6 +38,9 @@ enum Do {
         /// How many at a time.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
         jobs: u64,
+        /// No more are begun once one has failed.
+        #[arg(long)]
+        until_found: bool,
         #[command(flatten)]
         how: How,
     },
@@ -68,46 +72,32 @@ struct How {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
     /// A bug to plant, which is to be found.
-    #[arg(long, value_enum)]
-    plant: Option<Bug>,
+    #[arg(long, value_parser = plant)]
+    plant: Option<Plant>,
 }
 
 impl How {
     /// What repeats it.
     fn arguments(self) -> Vec<String> {
-        let plant = self.plant.iter().flat_map(|bug| ["--plant".to_owned(), bug.name()]);
+        let plant = self.plant.iter().flat_map(|plant| ["--plant".to_owned(), plant.name().to_owned()]);
         ["--seconds".to_owned(), self.seconds.to_string()].into_iter().chain(plant).collect()
     }
 }
 
-/// Bugs that processes do not have.
-#[derive(Clone, Copy, ValueEnum)]
-enum Bug {
-    /// A member that is killed loses its files, and with them the votes and entries that it answered for.
-    Forgets,
-    /// A task panics, and its process goes on.
-    Panics,
-}
-
-impl Bug {
-    fn plant(self) -> Plant {
-        match self {
-            Self::Forgets => Plant::Forgets,
-            Self::Panics => Plant::Panics,
-        }
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
+fn plant(name: &str) -> Result<Plant, String> {
+    let named = Plant::ALL.iter().copied().find(|plant| plant.name() == name);
+    named.ok_or_else(|| {
+        let all: Vec<String> = Plant::ALL.iter().map(|plant| format!("  {}: {}", plant.name(), plant.what())).collect();
+        format!("there is no such bug; there are\n{}", all.join("\n"))
+    })
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Do::Replay { seed, without, faults, how } => Ok(replay(seed, without.into_iter().collect(), faults, how)),
-        Do::Run { seeds, first, jobs, how } => {
+        Do::Run { seeds, first, jobs, until_found, how } => {
             let first = first.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-            run(first..first.saturating_add(seeds), how, jobs as usize)
+            run(first..first.saturating_add(seeds), how, jobs as usize, until_found)
         }
         Do::Shrink { seed, how } => shrink::shrink(seed, how),
     };
@@ -129,7 +119,7 @@ fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCo
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
     let span = Duration::from_secs(how.seconds);
-    let report = nova_simulator::run(&Options { seed, span, without, plant: how.plant.map(Bug::plant) });
+    let report = nova_simulator::run(&Options { seed, span, without, plant: how.plant });
     println!("seed {seed}: {report}");
     if faults {
         report.faults.iter().for_each(|fault| println!("  fault {fault}"));
@@ -149,12 +139,13 @@ fn command(seed: u64, how: How) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize) -> anyhow::Result<ExitCode> {
+fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize, until_found: bool) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let count = seeds.end - seeds.start;
+    let mut count = 0;
     let mut running: VecDeque<(u64, Child)> = VecDeque::new();
     let mut failed = Vec::new();
     for seed in seeds.map(Some).chain([None]) {
+        let seed = seed.filter(|_| !until_found || failed.is_empty());
         // At the end all are awaited.
         while running.len() >= if seed.is_some() { jobs } else { 1 } {
             let Some((number, child)) = running.pop_front() else { break };
@@ -167,6 +158,7 @@ fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize) -> anyhow::Result<Exi
             }
         }
         let Some(seed) = seed else { break };
+        count += 1;
         running.push_back((seed, command(seed, how)?.spawn().context("a process for a seed")?));
     }
     let (took, simulated) = (begun.elapsed(), Duration::from_secs(how.seconds * count));

@@ -19,6 +19,9 @@ use crate::workload::WORK;
 /// As often an attempt does something.
 const STEP: Duration = Duration::from_millis(100);
 
+/// How long a slow attempt takes.
+const SLOW: Duration = Duration::from_secs(6);
+
 /// What all workers did.
 pub(crate) type Effects = Arc<Mutex<Vec<Effect>>>;
 
@@ -38,6 +41,9 @@ struct Argument {
     ms: u64,
     /// The first so many attempts fail; below zero: all, and for good.
     fails: i64,
+    /// The first so many attempts take longer than they may.
+    #[serde(default)]
+    slow: u32,
 }
 
 impl Work {
@@ -70,9 +76,10 @@ impl Executor for Work {
 
     async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
         let place = self.begin(task);
-        let Argument { value, ms, fails } = serde_json::from_slice(&task.with)
+        let Argument { value, ms, fails, slow } = serde_json::from_slice(&task.with)
             .map_err(|error| Failure::permanent("work.argument", error.to_string()))?;
-        let end = Instant::now() + Duration::from_millis(ms);
+        let takes = if task.attempt <= slow { SLOW } else { Duration::from_millis(ms) };
+        let end = Instant::now() + takes;
         while Instant::now() < end {
             tokio::select! {
                 () = sleep_until(end.min(Instant::now() + STEP)) => self.step(place),

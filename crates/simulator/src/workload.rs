@@ -28,6 +28,8 @@ struct Step {
 enum Kind {
     /// A worker adds; the first attempts fail.
     Work { add: i64, ms: u64, fails: u32 },
+    /// The same; the first attempts take longer than one may.
+    Slow { add: i64, slow: u32 },
     /// The scheduler multiplies and adds.
     Transform { by: i64, add: i64 },
     /// The same, of every other number only.
@@ -63,7 +65,7 @@ impl Maker<'_> {
         self.next += 1;
         let id = format!("n{}", self.next);
         let add = self.random.random_range(1..1_000);
-        let kinds = if depth < DEPTH { 12 } else { 9 };
+        let kinds = if depth < DEPTH { 13 } else { 10 };
         let kind = match self.random.random_range(0..kinds) {
             0..=2 => Kind::Work { add, ms: self.ms(), fails: self.random.random_range(0..6_u32).saturating_sub(3) },
             3 => Kind::Transform { by: self.random.random_range(2..50), add },
@@ -72,11 +74,12 @@ impl Maker<'_> {
             6 => Kind::Handled { add },
             7 => Kind::Wait { ms: self.random.random_range(1..3_000) },
             8 => Kind::Set,
-            9 => {
+            9 => Kind::Slow { add, slow: self.random.random_range(1..3) },
+            10 => {
                 let of = self.random.random_range(2..4);
                 Kind::If { of, then: self.steps(depth + 1), otherwise: self.steps(depth + 1) }
             }
-            10 => Kind::Switch { cases: (0..3).map(|_| self.steps(depth + 1)).collect() },
+            11 => Kind::Switch { cases: (0..3).map(|_| self.steps(depth + 1)).collect() },
             _ => {
                 let count = self.random.random_range(2..5);
                 let branches = (0..count).map(|n| (add + n, self.ms())).collect();
@@ -124,6 +127,12 @@ fn nodes(steps: &[Step], x: &mut String) -> Vec<Value> {
         };
         let node = match kind {
             Kind::Work { add, ms, fails } => work(id, *add, x, *ms, *fails),
+            Kind::Slow { add, slow } => {
+                let mut node = work(id, *add, x, 5, 0);
+                node["with"]["slow"] = json!(slow);
+                node["timeout"] = json!({ "attempt": "1500ms" });
+                node
+            }
             Kind::Transform { by, add } => {
                 json!({ "id": id, "type": "transform", "with": format!("${{ ({x} * {by} + {add}) % {MODULUS} }}") })
             }
@@ -187,7 +196,7 @@ fn nodes(steps: &[Step], x: &mut String) -> Vec<Value> {
 fn come_to(steps: &[Step], mut x: i64, acc: &mut i64) -> i64 {
     for step in steps {
         match &step.kind {
-            Kind::Work { add, .. } | Kind::Fallback { add } | Kind::Handled { add } => x = (x + add) % MODULUS,
+            Kind::Work { add, .. } | Kind::Slow { add, .. } | Kind::Fallback { add } | Kind::Handled { add } => x = (x + add) % MODULUS,
             Kind::Transform { by, add } => x = (x * by + add) % MODULUS,
             Kind::When { add } if x % 2 == 0 => x = (x + add) % MODULUS,
             Kind::When { .. } | Kind::Wait { .. } => {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nova_engine::ids::{SessionId, WorkerId};
+use nova_plants::Plant;
 use nova_replication::Group;
 use nova_wire::v1;
 use parking_lot::Mutex;
@@ -94,6 +95,10 @@ impl Sessions {
             // The round begins after all of these were received.
             let confirmed = self.0.group.confirm_leadership(Duration::from_secs(1)).await;
             let counting = self.0.table.lock().counting;
+            if nova_plants::is(Plant::NoQuorumForRenewals) && counting.is_some() {
+                self.answer(waiting);
+                continue;
+            }
             match confirmed {
                 Ok(term) if counting.is_some_and(|(counted, _)| counted == term) => self.answer(waiting),
                 Ok(_) => waiting.into_iter().for_each(|(_, answer)| drop(answer.send(Err(self.not_ready())))),
@@ -173,8 +178,10 @@ impl Sessions {
             Some((counted, since)) if counted == term => since,
             _ => {
                 let waiting = std::mem::take(&mut table.waiting);
-                *table = Table { counting: Some((term, now)), waiting, ..Table::default() };
-                now
+                let before = if nova_plants::is(Plant::JudgesAtOnce) { self.0.ttl } else { Duration::ZERO };
+                let since = now.checked_sub(before).unwrap_or(now);
+                *table = Table { counting: Some((term, since)), waiting, ..Table::default() };
+                since
             }
         };
         let open: BTreeSet<Key> =
@@ -183,7 +190,7 @@ impl Sessions {
         table.judged.retain(|key| open.contains(key));
         // A session that was just applied counts from now: its registration is answered later than it is seen here.
         for key in &open {
-            table.received.entry(*key).or_insert(now);
+            table.received.entry(*key).or_insert(if nova_plants::is(Plant::JudgesAtOnce) { since } else { now });
         }
         let late = |key: &Key| {
             let last = table.received.get(key).copied().map_or(since, |last| last.max(since));

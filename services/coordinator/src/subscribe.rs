@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nova_engine::ids::{Seq, ShardId, Token};
 use nova_engine::output::{Message as OutboxMessage, MessageBody, Offer};
+use nova_plants::Plant;
 use nova_wire::v1;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +46,7 @@ pub(crate) async fn run(
             shard: ShardId(it.shard as u16),
             epoch: it.epoch,
             sent: Seq(it.after_seq),
-            offered: Token(0),
+            offered: if nova_plants::is(Plant::OffersForgotten) { last_offered(&view, it.shard) } else { Token(0) },
         })
         .collect();
     loop {
@@ -66,6 +67,13 @@ pub(crate) async fn run(
             return;
         }
     }
+}
+
+/// The newest offer of a shard.
+fn last_offered(view: &View, shard: u32) -> Token {
+    let state = view.read();
+    let shard = state.shard(ShardId(shard as u16));
+    shard.and_then(|shard| shard.offers.last_key_value()).map_or(Token(0), |(token, _)| *token)
 }
 
 /// What is new, as far as one response has room. Shards take turns in being the first.

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use nova_bus::Record;
+use nova_plants::Plant;
 use nova_wire::{ClusterId, EnvelopeError, v1};
 
 use crate::outbox::Outbox;
@@ -141,8 +142,10 @@ impl Shard {
         self.in_flight = 0;
         self.recovering = false;
         self.told_watermark = position.outbox_acked;
-        (self.next_proposed, self.before) = (position.next_offset, position.before);
-        (self.next_read, self.last_read) = (position.next_offset, position.before);
+        if !nova_plants::is(Plant::ReadIsApplied) || self.next_read == 0 {
+            (self.next_read, self.last_read) = (position.next_offset, position.before);
+        }
+        (self.next_proposed, self.before) = (self.next_read, self.last_read);
         self.reading = Reading::Wanted { at: now };
     }
 

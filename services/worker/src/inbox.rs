@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nova_bus::Record;
+use nova_plants::Plant;
 use nova_wire::{ClusterId, v1};
 use parking_lot::Mutex;
 use prost::Message;
@@ -48,7 +49,12 @@ impl Inbox {
         let mut highest = before;
         let mut incoming = Vec::new();
         for message in batch.messages {
-            if message.seq <= highest {
+            let repeated = if nova_plants::is(Plant::WindowOfOne) {
+                message.seq == highest
+            } else {
+                message.seq <= highest && !nova_plants::is(Plant::NothingDropped)
+            };
+            if repeated {
                 continue;
             }
             highest = message.seq;

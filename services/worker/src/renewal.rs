@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use metrics::histogram;
 use nova_client::{Coordinators, Member};
+use nova_plants::Plant;
 use nova_wire::v1;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -45,7 +46,7 @@ pub(crate) struct Session {
 impl Session {
     /// How long a renewal keeps it alive, from when it was sent.
     fn span(&self) -> Duration {
-        self.ttl.mul_f64(1.0 - MARGIN)
+        self.ttl.mul_f64(if nova_plants::is(Plant::NoMargin) { 1.0 } else { 1.0 - MARGIN })
     }
 
     /// Until when a renewal that was sent at `sent` keeps it alive.

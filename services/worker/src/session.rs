@@ -12,6 +12,7 @@ use nova_client::Coordinators;
 use nova_execution::Registry;
 use nova_executors::{Egress, EgressConfig, EgressError};
 use nova_journal::{DirLock, LockError};
+use nova_plants::Plant;
 use nova_wire::ClusterId;
 use tokio_util::sync::CancellationToken;
 
@@ -166,6 +167,11 @@ impl Worker {
             () = stop.cancelled() => return Ok(Next::Stop),
         };
         let Some(session) = session else { return Ok(Next::Again) };
+        let ends = if nova_plants::is(Plant::RegisterBeforeSeek) {
+            self.inbox_ends().await.unwrap_or(ends)
+        } else {
+            ends
+        };
         counter!(names::SESSIONS).increment(1);
         tracing::info!(worker = session.worker, session = session.session, inbox = session.inbox, "session opened");
         let Some(from) = ends.get(session.inbox as usize).copied() else {

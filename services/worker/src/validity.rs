@@ -1,12 +1,15 @@
 //! Until when a session is alive (rule 24). Once it is over, it is over for good.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use nova_plants::Plant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Validity {
     began: Instant,
+    /// For a planted bug only.
+    began_wall: SystemTime,
     /// Nanoseconds after `began`; 0 when it was ended. Read at every step of every attempt, so without a lock.
     until: AtomicU64,
     over: CancellationToken,
@@ -15,12 +18,21 @@ pub(crate) struct Validity {
 impl Validity {
     pub(crate) fn new(until: Instant) -> Self {
         let began = Instant::now();
-        Self { began, until: AtomicU64::new(nanos(began, until)), over: CancellationToken::new() }
+        Self { began, began_wall: SystemTime::now(), until: AtomicU64::new(nanos(began, until)), over: CancellationToken::new() }
     }
 
     /// Whether anything may be done in the name of the session now.
     pub(crate) fn is_alive(&self) -> bool {
-        nanos(self.began, Instant::now()) < self.until.load(Ordering::Acquire)
+        self.now() < self.until.load(Ordering::Acquire)
+    }
+
+    /// Nanoseconds after `began`.
+    fn now(&self) -> u64 {
+        if nova_plants::is(Plant::LeaseByWallClock) {
+            let since = self.began_wall.elapsed();
+            return since.map_or(0, |since| since.as_nanos() as u64);
+        }
+        nanos(self.began, Instant::now())
     }
 
     pub(crate) fn until(&self) -> Instant {
@@ -29,7 +41,7 @@ impl Validity {
 
     /// False when it was over before: such a session is never renewed.
     pub(crate) fn extend(&self, until: Instant) -> bool {
-        let (now, until) = (nanos(self.began, Instant::now()), nanos(self.began, until));
+        let (now, until) = (self.now(), nanos(self.began, until));
         let longer = |known: u64| (now < known).then_some(known.max(until));
         self.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, longer).is_ok()
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nova_plants::Plant;
+
 use super::node::{Repeat, failure, too_large};
 use super::{Decider, Nothing, text_fits};
 use crate::event::Event;
@@ -82,7 +84,11 @@ impl Decider<'_> {
         }
         match &submit.dedupe {
             Dedupe::Key(key) => {
-                if let Some(known) = shard.key(&submit.namespace, key) {
+                let unseen = |id| {
+                    nova_plants::is(Plant::KeyLookedUpEarly)
+                        && self.state.open(id).is_some_and(|open| open.started_at == self.state.now)
+                };
+                if let Some(known) = shard.key(&submit.namespace, key).filter(|known| !unseen(known.execution)) {
                     return if known.content_hash == submit.content_hash {
                         Admitted::Repeated(known.execution, known.version)
                     } else {
@@ -135,6 +141,11 @@ impl Decider<'_> {
         let reason: Box<str> = cut(reason).into();
         if !matches!(root.phase, Phase::Stopping(Ending::Cancelled(_))) {
             self.say(Event::CancelRequested(id, reason.clone()));
+            let runs = root.nodes.iter().any(|node| node.state == crate::output::NodeState::Running);
+            if nova_plants::is(Plant::CancelAtDispatch) && runs {
+                self.reply(shard, reply_to, Answer::Cancelling { execution: id });
+                return Ok(());
+            }
             self.say(Event::ScopeStopping(id, ScopeId(0), Ending::Cancelled(reason)));
         }
         self.reply(shard, reply_to, Answer::Cancelling { execution: id });
@@ -145,6 +156,11 @@ impl Decider<'_> {
     fn lease(&self, shard: ShardId, lease: &LeaseRef) -> Option<(Lease, At)> {
         if lease.execution.shard() != shard {
             return None;
+        }
+        if nova_plants::is(Plant::StaleTokenAccepted) {
+            let all = self.state.workers.all.iter().flat_map(|worker| worker.leases.values());
+            let held = *all.into_iter().find(|held| held.execution == lease.execution)?;
+            return Some((held, At { execution: held.execution, scope: held.scope, node: held.node }));
         }
         let worker = self.state.worker(lease.worker)?;
         let held = *worker.leases.get(&lease.token)?;

@@ -1,5 +1,7 @@
 //! What happens when time passes.
 
+use nova_plants::Plant;
+
 use super::Decider;
 use super::node::{Repeat, failure};
 use crate::event::Event;
@@ -55,6 +57,11 @@ impl Decider<'_> {
             }
             NodeState::Running => {
                 let failure = failure("timeout.attempt", "the attempt lasted too long", true);
+                if let (true, Some(worker)) = (nova_plants::is(Plant::GivenAwayEarly), found.record.worker) {
+                    self.say(Event::LeaseEnded(worker, found.record.token));
+                    self.fail(at, &found, failure, Repeat::IfPolicySays);
+                    return;
+                }
                 self.say(Event::Revoked(at, AfterStop::FailAttempt(failure)));
             }
             _ => {}

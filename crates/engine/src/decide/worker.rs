@@ -1,5 +1,7 @@
 //! Workers, their sessions and leases; the catalogue; ownership; and filling free slots.
 
+use nova_plants::Plant;
+
 use super::node::{Repeat, failure};
 use super::{Decider, Nothing, text_fits};
 use crate::event::Event;
@@ -201,6 +203,11 @@ impl Decider<'_> {
 pub(crate) fn pick(state: &State) -> Option<Next<'_, WorkerId>> {
     state.queue.next(|(pool, kind)| {
         let able = state.workers.free.iter().filter(|((of, kinds), _)| **of == **pool && kinds.contains(kind));
+        if nova_plants::is(Plant::UnorderedApply) {
+            let all: std::collections::HashSet<WorkerId> =
+                able.flat_map(|(_, free)| free.iter().map(|(_, worker)| *worker)).collect();
+            return all.into_iter().next();
+        }
         able.filter_map(|(_, free)| free.last()).max().map(|(_, worker)| *worker)
     })
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use metrics::Histogram;
 use nova_host::blocking;
+use nova_plants::Plant;
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
@@ -155,6 +156,13 @@ impl Writer {
             drop(queue);
             return done.into_iter().for_each(|done| done.answer(Some(&failed)));
         }
+        let done = match done {
+            Some(early @ Done::Flushed(_)) if nova_plants::is(Plant::AckBeforeSync) => {
+                early.answer(None);
+                None
+            }
+            done => done,
+        };
         queue.bytes += bytes;
         queue.waiting.push_back(Waiting { change, bytes, done });
         drop(queue);

@@ -1,4 +1,5 @@
-//! What schedules and topics of users started: each number once (A2, E1, E4).
+//! What was handed over, against what was decided: each command has a decision (G1), each number of a source has one
+//! execution (A2, E1, E4), each node completes by a result of the attempt that held it (C2).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,8 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
     let cluster = nova_wire::ClusterId::of_name(&history.cluster);
     let mut started: BTreeMap<(String, u64), Vec<Id>> = BTreeMap::new();
     let mut clients: BTreeMap<Id, u32> = BTreeMap::new();
+    let mut results: BTreeSet<(Id, u64)> = BTreeSet::new();
+    let mut keys: BTreeMap<(String, String), Vec<Id>> = BTreeMap::new();
     for (place, records) in history.topics.iter().filter(|(place, _)| place.topic == Topic::Commands) {
         for (offset, record) in records.iter().enumerate() {
             let batch = nova_wire::open(record, cluster).ok().and_then(|it| v1::CommandBatch::decode(it.body).ok());
@@ -22,8 +25,20 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
                 continue;
             };
             for command in batch.commands {
+                if let Some(v1::command::Kind::Result(result)) = &command.kind
+                    && let (Some(lease), Some(v1::task_result::Outcome::Completed(_))) = (&result.lease, &result.outcome)
+                    && let Some(id) = Id::of(&lease.execution)
+                {
+                    results.insert((id, lease.token));
+                }
                 let Some(v1::command::Kind::Submit(submit)) = command.kind else { continue };
                 let Some(id) = Id::of(&submit.execution) else { continue };
+                let known = executions.contains_key(&id);
+                match &submit.dedupe {
+                    Some(Dedupe::Key(key)) => keys.entry((submit.namespace, key.clone())).or_default().push(id),
+                    Some(Dedupe::Source(_)) => {}
+                    None => findings.check(known, "G1", || format!("{id} was handed over, and nothing was decided")),
+                }
                 if let Some(Dedupe::Source(source)) = submit.dedupe {
                     let ids = started.entry((source.source, source.number)).or_default();
                     if !ids.contains(&id) && executions.get(&id).is_some_and(|it| it.accepted > 0) {
@@ -34,6 +49,16 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
                 }
             }
         }
+    }
+    for (key, ids) in keys {
+        let known = ids.iter().any(|id| executions.contains_key(id));
+        findings.check(known, "G1", || format!("{key:?} was handed over as {ids:?}, and nothing was decided"));
+    }
+    for (id, execution) in executions {
+        let without: Vec<_> = execution.completed.iter().filter(|token| !results.contains(&(*id, **token))).collect();
+        findings.check(without.is_empty(), "C2", || {
+            format!("{id}: nodes completed by attempts that gave no result: tokens {without:?}")
+        });
     }
     for ((source, number), ids) in &started {
         findings.check(ids.len() <= 1, "E1", || format!("{number} of {source} began {ids:?}"));

@@ -253,7 +253,12 @@ impl<P: Clone> Table<P> {
     #[must_use]
     pub fn young(&self, topic: &Topic, partition: u32) -> Vec<Record> {
         let chunks = self.partition(topic, partition).map(|it| it.chunks.iter());
-        chunks.into_iter().flatten().filter_map(|chunk| chunk.young.as_ref()).flat_map(|it| it.iter().cloned()).collect()
+        chunks
+            .into_iter()
+            .flatten()
+            .filter_map(|chunk| chunk.young.as_ref())
+            .flat_map(|it| it.iter().cloned())
+            .collect()
     }
 
     fn find(&self, topic: &Topic, partition: u32, from: u64) -> Found<P> {

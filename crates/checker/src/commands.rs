@@ -26,7 +26,8 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
             };
             for command in batch.commands {
                 if let Some(v1::command::Kind::Result(result)) = &command.kind
-                    && let (Some(lease), Some(v1::task_result::Outcome::Completed(_))) = (&result.lease, &result.outcome)
+                    && let (Some(lease), Some(v1::task_result::Outcome::Completed(_))) =
+                        (&result.lease, &result.outcome)
                     && let Some(id) = Id::of(&lease.execution)
                 {
                     results.insert((id, lease.token));

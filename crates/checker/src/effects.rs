@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use crate::{Effect, Execution, Findings, History, Id};
 
 /// Gives how many attempts were carried out, and how many of them were not the first of their visit.
-pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, findings: &mut Findings) -> (usize, usize) {
+pub(crate) fn check(
+    history: &History,
+    executions: &BTreeMap<Id, Execution>,
+    findings: &mut Findings,
+) -> (usize, usize) {
     let mut visits: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
     let mut made: BTreeMap<Id, u32> = BTreeMap::new();
     for effect in &history.effects {
@@ -27,7 +31,8 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
     }
     for (id, count) in made {
         let leased = executions.get(&id).map_or(0, Execution::attempts);
-        findings.check(count <= leased, "C5", || format!("{id}: {count} attempts were carried out, and {leased} given"));
+        findings
+            .check(count <= leased, "C5", || format!("{id}: {count} attempts were carried out, and {leased} given"));
     }
     (history.effects.len(), repeated)
 }

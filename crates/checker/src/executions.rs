@@ -104,7 +104,8 @@ impl Execution {
                 // One that was declined is not counted, and made again under its number (rule 20).
                 let next = it.attempt == visit.attempt + 1 || it.attempt == visit.attempt;
                 findings.check(next, "B8", || format!("{id}: behind attempt {}: {kind:?}", visit.attempt));
-                findings.check(it.token > visit.token, "C1", || format!("{id}: behind token {}: {kind:?}", visit.token));
+                findings
+                    .check(it.token > visit.token, "C1", || format!("{id}: behind token {}: {kind:?}", visit.token));
                 (visit.attempt, visit.token, visit.given) = (it.attempt, it.token, visit.given + 1);
             }
             Kind::NodeStarted(node) => drop(self.visit(id, Some(*node), kind, findings)),

@@ -5,19 +5,22 @@
 //! workers and the bus noted, and when faults began and ended.
 //!
 //! ```text
-//! history ─▶ outbox (per shard, by number) ─▶ executions (per id, by number) ─▶ submissions, sources, effects
+//! history ─▶ outbox (per shard, by number) ─▶ executions (per id, by number) ─▶ submissions, commands, effects
+//!    └─────▶ members, reads
 //! ```
 
+mod commands;
 mod effects;
 mod executions;
 mod history;
 mod outbox;
 mod reads;
-mod commands;
 mod submissions;
 
 pub use executions::{End, Execution};
-pub use history::{Answer, Effect, History, Id, Kind, Member, Numbers, Operation, Place, Shard, Source, Submission, Topic};
+pub use history::{
+    Answer, Effect, History, Id, Kind, Member, Numbers, Operation, Place, Shard, Source, Submission, Topic,
+};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,7 +107,10 @@ fn members(history: &History, findings: &mut Findings) {
         let first = hashes.entry(member.applied).or_insert(member);
         findings.check(first.state_hash == member.state_hash, "F3", || {
             let (a, b) = (&first.name, &member.name);
-            format!("{a} and {b} differ after entry {}: {:016x}, {:016x}", member.applied, first.state_hash, member.state_hash)
+            format!(
+                "{a} and {b} differ after entry {}: {:016x}, {:016x}",
+                member.applied, first.state_hash, member.state_hash
+            )
         });
     }
 }

@@ -67,18 +67,24 @@ pub(crate) fn read(history: &History, findings: &mut Findings) -> Outbox {
     for shard in &history.shards {
         let (number, last) = (shard.shard, shard.outbox_last);
         let missing: Vec<u64> = (1..=last).filter(|seq| !outbox.messages.contains_key(&(number, *seq))).collect();
-        findings.check(missing.is_empty(), "G1", || format!("of shard {number} up to {last} these are on no topic: {missing:?}"));
+        findings.check(missing.is_empty(), "G1", || {
+            format!("of shard {number} up to {last} these are on no topic: {missing:?}")
+        });
         let beyond = outbox.messages.range((number, last + 1)..=(number, u64::MAX)).next();
-        findings.check(beyond.is_none(), "G2", || format!("shard {number} ends at {last}, and on a topic is {beyond:?}"));
+        findings
+            .check(beyond.is_none(), "G2", || format!("shard {number} ends at {last}, and on a topic is {beyond:?}"));
         let (acked, open) = (shard.outbox_acked, shard.open);
-        findings.check(acked == last, "J2", || format!("of shard {number} {acked} of {last} messages are acknowledged"));
+        findings
+            .check(acked == last, "J2", || format!("of shard {number} {acked} of {last} messages are acknowledged"));
         findings.check(open == 0, "J2", || format!("{open} executions of shard {number} have not ended"));
         let written = history
             .topics
             .get(&crate::Place { topic: Topic::Commands, partition: number })
             .map_or(0, |records| records.len() as u64);
         let next = shard.next_offset;
-        findings.check(next == written, "J2", || format!("shard {number} has {written} records of commands and applied {next}"));
+        findings.check(next == written, "J2", || {
+            format!("shard {number} has {written} records of commands and applied {next}")
+        });
     }
     outbox
 }

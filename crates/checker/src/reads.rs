@@ -29,7 +29,9 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
         findings.check(missing.is_empty(), "F2", || format!("a read that began at {at} ns has not {missing:?}"));
         let asked: BTreeSet<u64> = adds().filter(|(add, _)| add.begun_ns <= read.ended_ns).map(|(_, n)| n).collect();
         let extra: Vec<&u64> = there.difference(&asked).collect();
-        findings.check(extra.is_empty(), "F2", || format!("a read that began at {at} ns has {extra:?}, which nobody added"));
+        findings.check(extra.is_empty(), "F2", || {
+            format!("a read that began at {at} ns has {extra:?}, which nobody added")
+        });
     }
     reads.sort_by_key(|(_, there)| there.len());
     for pair in reads.windows(2) {
@@ -67,7 +69,13 @@ mod tests {
 
     #[test]
     fn reads_that_are_in_order_are_right() {
-        assert!(!wrong(&[add(0, 10, 1), add(5, 20, 2), read(11, 12, &[1]), read(13, 14, &[1, 2]), read(30, 31, &[1, 2])]));
+        assert!(!wrong(&[
+            add(0, 10, 1),
+            add(5, 20, 2),
+            read(11, 12, &[1]),
+            read(13, 14, &[1, 2]),
+            read(30, 31, &[1, 2])
+        ]));
         // One whose outcome nobody knows may be there or not.
         let unknown = operation(0, 10, Kind::Add(3), Answer::Unknown);
         assert!(!wrong(&[unknown.clone(), read(20, 21, &[])]));

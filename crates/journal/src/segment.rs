@@ -35,7 +35,12 @@ pub(crate) struct Segment {
 pub(crate) enum Scan {
     NoHeader,
     /// `last` is where the last frame begins, or the segment, if it has none.
-    Frames { last: u64, end: u64, next_number: u64, torn: bool },
+    Frames {
+        last: u64,
+        end: u64,
+        next_number: u64,
+        torn: bool,
+    },
 }
 
 impl Segment {

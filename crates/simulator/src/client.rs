@@ -165,8 +165,7 @@ impl Client {
         for id in [BY_RECORDS, BY_TIME] {
             let document = trigger(id, workflow);
             let spec = document.to_string().into_bytes().into();
-            let trigger =
-                v1::Trigger { namespace: NAMESPACE.into(), id: id.into(), workflow: workflow.clone(), spec };
+            let trigger = v1::Trigger { namespace: NAMESPACE.into(), id: id.into(), workflow: workflow.clone(), spec };
             loop {
                 let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
                     let trigger = trigger.clone();

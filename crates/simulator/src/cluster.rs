@@ -8,21 +8,19 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use nova_bus::{Bus, MemoryBus, Topic, TopicSpec};
-use nova_checker::{Counts, History, Member, Numbers, Place, Shard, Source, Violation};
-use nova_client::{ClientError, Coordinators, Repeat};
+use nova_checker::{Answer, Counts, History, Numbers, Place, Source, Violation};
 use nova_plants::Plant;
-use nova_trigger_rules::{Kind, TriggerSpec};
-use nova_wire::v1;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::bus::BROKER;
-use crate::client::{BY_RECORDS, BY_TIME, Client, NAMESPACE, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
+use crate::client::{BY_RECORDS, BY_TIME, Client, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
 use crate::faults::{self, Fault, Planned};
 use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
+use crate::observer::{Observer, Seen, read, source};
 use crate::workload::Workflow;
-use crate::{Process, Skew, World, simulate};
+use crate::{Process, Skew, Trouble, World, simulate};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A process that ended by itself is started again after this long.
@@ -31,8 +29,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const ANSWERED: Duration = Duration::from_secs(40);
 /// And all that was accepted has ended this long after (J2).
 const SETTLED: Duration = Duration::from_secs(90);
-/// Nothing more happens when nothing did for so long.
-const QUIET: Duration = Duration::from_secs(12);
 /// How far clocks are off at first, in seconds, and how much faster or slower they run, in millionths.
 const OFF_S: i64 = 60;
 /// A worker's margin is a fifth: what it lasts and what its leader waits differ by a tenth at most.
@@ -131,8 +127,7 @@ impl Cluster {
         let mut topics = LAYOUT.topics();
         topics.push(TopicSpec { topic: Topic::Named(ORDERS.into()), partitions: ORDERS_PARTITIONS, retention_ms: 1 });
         broker.ensure_topics(&topics).now_or_never().expect("at once").expect("there are no topics yet");
-        let ground =
-            Ground { net: world.net().clone(), broker, effects: Arc::default(), data: data.to_owned() };
+        let ground = Ground { net: world.net().clone(), broker, effects: Arc::default(), data: data.to_owned() };
         let slots = HOSTS.map(|host| Slot {
             host,
             process: None,
@@ -144,7 +139,14 @@ impl Cluster {
             paused: BTreeSet::new(),
             again: None,
         });
-        Self { world, ground, slots: slots.into(), ended: Arc::default(), active: BTreeMap::new(), plant: options.plant }
+        Self {
+            world,
+            ground,
+            slots: slots.into(),
+            ended: Arc::default(),
+            active: BTreeMap::new(),
+            plant: options.plant,
+        }
     }
 
     fn run(mut self, options: &Options) -> Report {
@@ -170,7 +172,8 @@ impl Cluster {
         let open = Arc::clone(&noted);
         if !self.go_on(ANSWERED, || open.open.load(Ordering::Relaxed) == 0) {
             let open = noted.open.load(Ordering::Relaxed);
-            violations.push(violation("J2", format!("{open} requests have no answer {ANSWERED:?} after the last fault")));
+            violations
+                .push(violation("J2", format!("{open} requests have no answer {ANSWERED:?} after the last fault")));
         }
         let seen = self.settle();
         if seen.is_none() {
@@ -185,7 +188,7 @@ impl Cluster {
                 Counts::default()
             }
         };
-        let accepted = history.operations.iter().filter(|it| matches!(it.answer, nova_checker::Answer::Accepted { .. }));
+        let accepted = history.operations.iter().filter(|it| matches!(it.answer, Answer::Accepted { .. }));
         let enough = options.span.as_secs_f64() / 60.0 * ENOUGH_PER_MINUTE;
         if (accepted.count() as f64) < enough {
             violations.push(violation("empty", "so little was accepted that the run says nothing"));
@@ -286,13 +289,7 @@ impl Cluster {
                 self.down(place(host), planned, begins);
             }
             Fault::Blackout => (0..HOSTS.len()).for_each(|place| self.down(place, planned, begins)),
-            Fault::Disk(host, trouble) => {
-                let others = self.active.values().rev().find_map(|fault| match fault {
-                    Fault::Disk(other, trouble) if other == host => Some(*trouble),
-                    _ => None,
-                });
-                self.world.trouble(host.name, if begins { Some(*trouble) } else { others });
-            }
+            Fault::Disk(..) | Fault::SlowDisks(_) => self.disks(),
             Fault::Pause(host) => {
                 let slot = &mut self.slots[place(host)];
                 if begins {
@@ -313,7 +310,24 @@ impl Cluster {
                     }
                 }
             }
-            Fault::Alone(_) | Fault::OneWay(..) | Fault::Split(_) | Fault::NoBus(_) | Fault::BusAway | Fault::Slow(_) => self.weather(),
+            Fault::Alone(_)
+            | Fault::OneWay(..)
+            | Fault::Split(_)
+            | Fault::NoBus(_)
+            | Fault::BusAway
+            | Fault::Slow(_) => self.weather(),
+        }
+    }
+
+    /// What is the matter with each disk now; what began last counts.
+    fn disks(&mut self) {
+        for host in hosts::members() {
+            let trouble = self.active.values().rev().find_map(|fault| match fault {
+                Fault::Disk(one, trouble) if *one == host => Some(*trouble),
+                Fault::SlowDisks(time) => Some(Trouble::Slow(*time)),
+                _ => None,
+            });
+            self.world.trouble(host.name, trouble);
         }
     }
 
@@ -343,8 +357,7 @@ impl Cluster {
     }
 
     fn weather(&mut self) {
-        let all: Vec<&'static str> =
-            HOSTS.iter().map(|host| host.name).chain([BROKER, "client", "reader"]).collect();
+        let all: Vec<&'static str> = HOSTS.iter().map(|host| host.name).chain([BROKER, "client", "reader"]).collect();
         let mut cut: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut slow = 0;
         for fault in self.active.values() {
@@ -366,6 +379,7 @@ impl Cluster {
                 | Fault::Power(_)
                 | Fault::Blackout
                 | Fault::Disk(..)
+                | Fault::SlowDisks(_)
                 | Fault::Pause(_)
                 | Fault::Jump(..) => {}
             }
@@ -387,8 +401,7 @@ impl Cluster {
         });
         let look = Arc::clone(&seen);
         self.go_on(SETTLED, || look.lock().is_some());
-        let seen = seen.lock().take();
-        seen
+        seen.lock().take()
     }
 
     /// What is known where not all ends, for people.
@@ -402,8 +415,7 @@ impl Cluster {
             }
         });
         self.go_on(PATIENCE * 2, || false);
-        let said = said.lock().clone();
-        said
+        std::mem::take(&mut *said.lock())
     }
 
     fn history(&self, noted: &Noted, workflows: &[Workflow], seen: Seen) -> History {
@@ -448,149 +460,4 @@ impl Cluster {
 
 fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {
     Violation { invariant, what: what.into() }
-}
-
-/// All values of a partition.
-fn read(broker: &MemoryBus, topic: &Topic, partition: u32) -> Vec<bytes::Bytes> {
-    broker.records(topic, partition).into_iter().map(|record| record.value).collect()
-}
-
-/// Name of the source of a trigger.
-fn source(id: &str, partition: u32) -> String {
-    let spec = TriggerSpec::from_value(&crate::client::trigger(id, "w0")).expect("it is a trigger");
-    match spec.kind {
-        Kind::Cron(cron) => nova_trigger_rules::Source::of_cron(id, &cron),
-        Kind::Kafka(kafka) => nova_trigger_rules::Source::of_kafka(id, &kafka, partition),
-    }
-    .name()
-    .to_owned()
-}
-
-/// What is there at the end.
-#[derive(Default)]
-struct Seen {
-    members: Vec<Member>,
-    shards: Vec<Shard>,
-}
-
-struct Observer {
-    coordinators: Coordinators,
-    ground: Ground,
-}
-
-impl Observer {
-    /// Looks until nothing is left to do.
-    async fn settle(&self) -> Seen {
-        self.until(|| self.are_sources_read()).await;
-        for id in [BY_RECORDS, BY_TIME] {
-            self.until(|| async {
-                let delete = v1::DeleteTrigger { namespace: NAMESPACE.into(), id: id.into() };
-                let asking = self.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
-                    let delete = delete.clone();
-                    async move { member.delete_trigger(delete).await }
-                });
-                asking.await.map(|_| Some(()))
-            })
-            .await;
-        }
-        loop {
-            let before = self.until(|| self.shards()).await;
-            // A trigger service may hear late that there are no triggers any more.
-            tokio::time::sleep(QUIET).await;
-            let members = self.until(|| self.members()).await;
-            let shards = self.until(|| self.shards()).await;
-            if shards == before {
-                return Seen { members, shards };
-            }
-        }
-    }
-
-    async fn until<T, F: Future<Output = Result<Option<T>, ClientError>>>(&self, mut look: impl FnMut() -> F) -> T {
-        loop {
-            if let Ok(Some(found)) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    async fn are_sources_read(&self) -> Result<Option<()>, ClientError> {
-        for partition in 0..ORDERS_PARTITIONS {
-            let source = source(BY_RECORDS, partition);
-            let own = nova_trigger_rules::Source::of_name(&source);
-            let shard = nova_trigger_rules::shard_of(NAMESPACE, &own, LAYOUT.shards as u16);
-            let request =
-                v1::GetSourcePositionRequest { namespace: NAMESPACE.into(), source, shard: u32::from(shard.0) };
-            let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| {
-                let request = request.clone();
-                async move { member.get_source_position(request).await }
-            });
-            let written = read(&self.ground.broker, &Topic::Named(ORDERS.into()), partition).len() as u64;
-            if asking.await?.last.unwrap_or(0) < written {
-                return Ok(None);
-            }
-        }
-        Ok(Some(()))
-    }
-
-    async fn shards(&self) -> Result<Option<Vec<Shard>>, ClientError> {
-        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
-            member.get_shards(v1::GetShardsRequest {}).await
-        });
-        let shards: Vec<Shard> = asking
-            .await?
-            .shards
-            .into_iter()
-            .map(|it| {
-                let position = it.position.unwrap_or_default();
-                Shard {
-                    shard: it.shard,
-                    next_offset: position.next_offset,
-                    outbox_last: position.outbox_last,
-                    outbox_acked: position.outbox_acked,
-                    open: it.open_executions,
-                }
-            })
-            .collect();
-        let over = |it: &Shard| {
-            let written = self.ground.broker.offsets(&Topic::Commands, it.shard).now_or_never();
-            let written = written.and_then(Result::ok).map_or(0, |range| range.end);
-            it.open == 0 && it.outbox_acked == it.outbox_last && it.next_offset == written
-        };
-        Ok(shards.iter().all(over).then_some(shards))
-    }
-
-    async fn explain(&self, said: &Mutex<Vec<String>>) -> Result<(), ClientError> {
-        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
-            member.get_shards(v1::GetShardsRequest {}).await
-        });
-        let shards = asking.await?.shards;
-        said.lock().extend(shards.into_iter().map(|shard| format!("{shard:?}")));
-        let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
-            member.list_workers(v1::ListWorkersRequest {}).await
-        });
-        let workers = asking.await?.workers;
-        said.lock().extend(workers.into_iter().map(|worker| format!("{worker:?}")));
-        for host in hosts::members() {
-            let one = hosts::one(&self.ground.net, "explainer", host);
-            let describing = one
-                .call(PATIENCE, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
-            let described = describing.await;
-            said.lock().push(format!("{host}: {described:?}"));
-        }
-        Ok(())
-    }
-
-    /// Members that all applied as much.
-    async fn members(&self) -> Result<Option<Vec<Member>>, ClientError> {
-        let mut members = Vec::new();
-        for host in hosts::members() {
-            let one = hosts::one(&self.ground.net, "observer", host);
-            let describing = one
-                .call(PATIENCE, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
-            let it = describing.await?;
-            members.push(Member { name: host.name.into(), applied: it.applied, state_hash: it.state_hash });
-        }
-        Ok(members.windows(2).all(|pair| pair[0].applied == pair[1].applied).then_some(members))
-    }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+/// How long a sync takes.
+const SYNC: Duration = Duration::from_millis(1);
 /// What a disk writes whole.
 const SECTOR: u64 = 512;
 
@@ -45,6 +47,8 @@ pub(crate) struct Disks {
 struct Changed {
     host: String,
     undo: Vec<Undo>,
+    /// Syncs on their way: when each is done, in nanoseconds, and how many of the changes it makes durable.
+    syncing: Vec<(i64, usize)>,
     /// Changes of which a sync said that it failed: the system takes them for written, and no later sync writes them
     /// (Rebello et al.: Can Applications Recover from fsync Failures?, 2020).
     given_up: Vec<Undo>,
@@ -52,18 +56,27 @@ struct Changed {
 
 impl Changed {
     fn new(host: String) -> Self {
-        Self { host, undo: Vec::new(), given_up: Vec::new() }
+        Self { host, undo: Vec::new(), syncing: Vec::new(), given_up: Vec::new() }
     }
 
-    /// All changes are on disk now, but for those that were given up and not made again.
-    fn synced(&mut self) {
-        for done in std::mem::take(&mut self.undo) {
+    /// A sync begins, and is done then.
+    fn syncs(&mut self, done_ns: i64) {
+        let before: usize = self.syncing.iter().map(|(_, count)| count).sum();
+        self.syncing.push((done_ns, self.undo.len() - before));
+    }
+
+    /// Changes whose syncs are done are on disk, and so is what was given up and made again by them.
+    fn settle(&mut self, now_ns: i64) {
+        let done = self.syncing.iter().take_while(|(at, _)| *at <= now_ns).count();
+        let count: usize = self.syncing.drain(..done).map(|(_, count)| count).sum();
+        for done in self.undo.drain(..count) {
             self.given_up = std::mem::take(&mut self.given_up).into_iter().flat_map(|it| it.without(&done)).collect();
         }
     }
 
     /// A sync failed.
     fn give_up(&mut self) {
+        self.syncing.clear();
         self.given_up.append(&mut self.undo);
     }
 }
@@ -232,7 +245,7 @@ impl Disks {
     }
 
     /// A file or directory is to be durable; gives an error of the system, or how long that takes.
-    pub(crate) fn syncs(&mut self, inode: u64, is_folder: bool) -> Result<Duration, i32> {
+    pub(crate) fn syncs(&mut self, inode: u64, is_folder: bool, now_ns: i64) -> Result<Duration, i32> {
         if is_folder {
             let here = |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == inode);
             let synced = |name: &Name| name.change.folders().any(here);
@@ -243,21 +256,19 @@ impl Disks {
             return Ok(Duration::ZERO);
         }
         let Some(changed) = self.files.get_mut(&inode) else { return Ok(Duration::ZERO) };
-        match self.troubles.get(&changed.host) {
+        changed.settle(now_ns);
+        let time = match self.troubles.get(&changed.host) {
             Some(Trouble::Fails) => {
                 changed.give_up();
-                Err(libc::EIO)
+                return Err(libc::EIO);
             }
-            Some(Trouble::Full) if !changed.undo.is_empty() => Err(libc::ENOSPC),
-            Some(Trouble::Slow(time)) => {
-                changed.synced();
-                Ok(*time)
-            }
-            Some(Trouble::Full) | None => {
-                changed.synced();
-                Ok(Duration::ZERO)
-            }
-        }
+            Some(Trouble::Full) if !changed.undo.is_empty() => return Err(libc::ENOSPC),
+            Some(Trouble::Slow(time)) => *time,
+            Some(Trouble::Full) | None => SYNC,
+        };
+        // Who is told of it when it is done.
+        changed.syncs(now_ns + time.as_nanos() as i64);
+        Ok(time)
     }
 
     /// Before a file gets another name.
@@ -280,7 +291,7 @@ impl Disks {
     }
 
     /// The power of a host failed: what was not synced may be gone. No process of it runs.
-    pub(crate) fn power_fails(&mut self, host: &str) -> io::Result<()> {
+    pub(crate) fn power_fails(&mut self, host: &str, now_ns: i64) -> io::Result<()> {
         let (own, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.names).into_iter().partition(|name| name.host == host);
         self.names = others;
@@ -296,6 +307,7 @@ impl Disks {
         find(&self.root.join(host), &mut files)?;
         for (path, inode) in files {
             if let Some(changed) = self.files.get_mut(&inode) {
+                changed.settle(now_ns);
                 let mut undo = std::mem::take(&mut changed.given_up);
                 undo.append(&mut changed.undo);
                 lose(&path, undo, &mut self.random)?;
@@ -403,6 +415,9 @@ mod tests {
         disks: Disks,
     }
 
+    /// When all syncs are done.
+    const LATER: i64 = 1_000_000_000;
+
     fn c(path: &Path) -> CString {
         CString::new(path.as_os_str().as_bytes()).expect("no zeros")
     }
@@ -438,12 +453,12 @@ mod tests {
         }
 
         fn sync(&mut self, file: &File) -> Result<Duration, i32> {
-            self.disks.syncs(file.metadata().expect("it is there").ino(), false)
+            self.disks.syncs(file.metadata().expect("it is there").ino(), false, 0)
         }
 
         fn sync_folder(&mut self) {
             let folder = fs::metadata(self.dir.path().join("a")).expect("it is there");
-            self.disks.syncs(folder.ino(), true).expect("it is synced");
+            self.disks.syncs(folder.ino(), true, 0).expect("it is synced");
         }
 
         fn read(&self, name: &str) -> Option<Vec<u8>> {
@@ -461,7 +476,7 @@ mod tests {
             host.sync(&file).expect("it is synced");
             host.sync_folder();
             host.write(&file, 1_000, &[2; 3_000]);
-            host.disks.power_fails("a").expect("files can be changed");
+            host.disks.power_fails("a", LATER).expect("files can be changed");
             let left = host.read("f").expect("its name was synced");
             assert!(left.len() >= 2_000 && left[..1_000].iter().all(|byte| *byte == 1), "seed {seed}");
             let kind = match () {
@@ -482,7 +497,7 @@ mod tests {
             let file = host.make("f");
             host.write(&file, 0, b"new");
             host.sync(&file).expect("it is synced");
-            host.disks.power_fails("a").expect("files can be changed");
+            host.disks.power_fails("a", LATER).expect("files can be changed");
             found[usize::from(host.read("f").is_some())] += 1;
             drop(file);
         }
@@ -505,7 +520,7 @@ mod tests {
             fs::rename(&from, &to).expect("it is renamed");
             host.disks.removes(&c(&to));
             fs::remove_file(&to).expect("it is removed");
-            host.disks.power_fails("a").expect("files can be changed");
+            host.disks.power_fails("a", LATER).expect("files can be changed");
             match (host.read("old").as_deref(), host.read("new").as_deref()) {
                 (Some(b"old"), Some(b"new")) => found[0] += 1,
                 (Some(b"new") | None, None) => found[1] += 1,
@@ -531,11 +546,26 @@ mod tests {
                     host.write(&file, 0, b"new");
                 }
                 host.sync(&file).expect("nothing is the matter");
-                host.disks.power_fails("a").expect("files can be changed");
+                host.disks.power_fails("a", LATER).expect("files can be changed");
                 lost += u32::from(host.read("f").as_deref() != Some(b"new"));
             }
             assert_eq!(lost == 0, safe, "{lost} of 40");
         }
+    }
+
+    #[test]
+    fn a_sync_that_is_not_done_saves_nothing() {
+        let mut lost = 0;
+        for seed in 0..40 {
+            let mut host = Host::new(seed);
+            let file = host.make("f");
+            host.sync_folder();
+            host.write(&file, 0, b"new");
+            let time = host.sync(&file).expect("it is on its way");
+            host.disks.power_fails("a", time.as_nanos() as i64 - 1).expect("files can be changed");
+            lost += u32::from(host.read("f").as_deref() != Some(b"new"));
+        }
+        assert!(lost > 5, "{lost} of 40");
     }
 
     #[test]

@@ -8,11 +8,11 @@ use rand::rngs::SmallRng;
 
 use crate::bus::BROKER;
 use crate::disk::Trouble;
-use crate::hosts::{Host, HOSTS, Role};
+use crate::hosts::{HOSTS, Host, Role};
 
 /// Longest time between two faults, and longest fault, in milliseconds.
 const CALM_MS: u64 = 4_000;
-const LASTS_MS: u64 = 4_000;
+const LASTS_MS: u64 = 6_000;
 /// Farthest jump of a wall clock, in seconds.
 const JUMP_S: i64 = 60;
 
@@ -27,6 +27,8 @@ pub enum Fault {
     Blackout,
     /// Something is the matter with the disk of a host.
     Disk(Host, Trouble),
+    /// Each sync of each member takes so long.
+    SlowDisks(Duration),
     /// A process stands still.
     Pause(Host),
     /// A host loses all others, both ways.
@@ -54,6 +56,7 @@ impl fmt::Display for Fault {
             Self::Disk(host, Trouble::Slow(time)) => write!(f, "each sync of {host} takes {time:?}"),
             Self::Disk(host, Trouble::Fails) => write!(f, "syncs of {host} fail"),
             Self::Disk(host, Trouble::Full) => write!(f, "the disk of {host} is full"),
+            Self::SlowDisks(time) => write!(f, "each sync takes {time:?}"),
             Self::Pause(host) => write!(f, "{host} stands still"),
             Self::Alone(host) => write!(f, "{host} is cut off"),
             Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
@@ -109,23 +112,24 @@ fn fault(random: &mut SmallRng) -> Fault {
     let members: Vec<Host> = HOSTS.iter().copied().filter(|it| it.role == Role::Coordinator).collect();
     let member = members[random.random_range(0..members.len())];
     match random.random_range(0..100) {
-        0..20 => Fault::Kill(host),
-        20..28 => Fault::Power(host),
-        28..34 => Fault::Power(member),
-        34..37 => Fault::Blackout,
-        37..49 => Fault::Pause(host),
-        49..55 => Fault::Alone(host),
-        55..61 => Fault::Split(random.random_range(1..1 << (HOSTS.len() + 3))),
-        61..71 if host == member => Fault::Alone(host),
-        61..66 => Fault::OneWay(host.name, member.name),
-        66..71 => Fault::OneWay(member.name, host.name),
-        71..75 => Fault::NoBus(host),
-        75..77 => Fault::OneWay(host.name, BROKER),
-        77..79 => Fault::OneWay(BROKER, host.name),
-        79..83 => Fault::BusAway,
-        83..87 => Fault::Slow(random.random_range(5..150)),
-        87..90 => Fault::Jump(host, random.random_range(-JUMP_S..=JUMP_S)),
-        90..95 => Fault::Disk(member, Trouble::Slow(Duration::from_millis(random.random_range(5..400)))),
+        0..16 => Fault::Kill(host),
+        16..23 => Fault::Power(host),
+        23..29 => Fault::Power(member),
+        29..32 => Fault::Blackout,
+        32..43 => Fault::Pause(host),
+        43..50 => Fault::Alone(host),
+        50..57 => Fault::Split(random.random_range(1..1 << (HOSTS.len() + 3))),
+        57..66 if host == member => Fault::Alone(host),
+        57..62 => Fault::OneWay(host.name, member.name),
+        62..66 => Fault::OneWay(member.name, host.name),
+        66..70 => Fault::NoBus(host),
+        70..73 => Fault::OneWay(host.name, BROKER),
+        73..76 => Fault::OneWay(BROKER, host.name),
+        76..80 => Fault::BusAway,
+        80..84 => Fault::Slow(random.random_range(5..150)),
+        84..90 => Fault::Jump(host, random.random_range(-JUMP_S..=JUMP_S)),
+        90..92 => Fault::Disk(member, Trouble::Slow(Duration::from_millis(random.random_range(5..400)))),
+        92..95 => Fault::SlowDisks(Duration::from_millis(random.random_range(5..400))),
         95..98 => Fault::Disk(member, Trouble::Fails),
         _ => Fault::Disk(member, Trouble::Full),
     }

@@ -1,14 +1,18 @@
 //! A cluster on one thread, in simulated time.
 //!
-//! Owns: time, randomness, the network and the disks of simulated processes, and the order in which these run.
-//! Must not know: what runs in them. The code in a process is that of production, down to tokio, tonic and openraft: what
-//! differs lies below it, in the calls that it makes of the system (`os`).
+//! Owns: time, randomness, the network, the disks and the bus of simulated processes, the order in which these run, what
+//! goes wrong, and what clients ask for.
+//! Must not know: what a service does. The code in a process is that of production, down to tokio, tonic and openraft: what
+//! differs lies below it, in the calls that it makes of the system (`os`). What must hold is the checker's.
 //!
 //! ```text
-//! process (a tokio runtime) ──▶ clock_gettime, getrandom, epoll_wait ──▶ os: time and chance of the world
-//!            │                                                            ▲
-//!            └── bytes ──▶ net: delays, cuts ──▶ the other process        │
-//!                                                    world: who runs next, and when
+//! process (a tokio runtime) ──▶ clock_gettime, getrandom, epoll_wait, write, fsync ──▶ os ──▶ disk
+//!            │                                                                          ▲
+//!            └── bytes ──▶ net: delays, cuts ──▶ the other process, the bus             │
+//!                                                          world: who runs next, and when
+//!
+//! cluster: hosts run processes, faults strike them, a client asks (workload), workers note (work);
+//!          then an observer waits until all has ended, and nova-checker judges the history
 //! ```
 
 mod bus;
@@ -18,6 +22,7 @@ mod disk;
 mod faults;
 mod hosts;
 mod net;
+mod observer;
 mod os;
 mod work;
 mod workload;

@@ -417,7 +417,7 @@ unsafe fn sync(fd: libc::c_int, call: libc::c_long) -> libc::c_int {
             (about, known)
         };
         let is_folder = about.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        known.then(|| thread.disks.syncs(about.st_ino, is_folder))
+        known.then(|| thread.disks.syncs(about.st_ino, is_folder, thread.now_ns))
     });
     match simulated.flatten() {
         Some(Ok(time)) => {

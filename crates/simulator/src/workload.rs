@@ -157,9 +157,7 @@ fn nodes(steps: &[Step], x: &mut String) -> Vec<Value> {
                 "then": body(then), "else": body(otherwise) }),
             Kind::Switch { cases } => {
                 let count = cases.len();
-                let case = |(n, steps): (usize, &Vec<Step>)| {
-                    json!({ "name": format!("{id}c{n}"), "when": format!("{x} % {count} == {n}"), "do": body(steps) })
-                };
+                let case = |(n, steps): (usize, &Vec<Step>)| json!({ "name": format!("{id}c{n}"), "when": format!("{x} % {count} == {n}"), "do": body(steps) });
                 let all: Vec<Value> = cases.iter().enumerate().take(count - 1).map(case).collect();
                 json!({ "id": id, "type": "switch", "cases": all, "else": body(&cases[count - 1]) })
             }
@@ -196,7 +194,9 @@ fn nodes(steps: &[Step], x: &mut String) -> Vec<Value> {
 fn come_to(steps: &[Step], mut x: i64, acc: &mut i64) -> i64 {
     for step in steps {
         match &step.kind {
-            Kind::Work { add, .. } | Kind::Slow { add, .. } | Kind::Fallback { add } | Kind::Handled { add } => x = (x + add) % MODULUS,
+            Kind::Work { add, .. } | Kind::Slow { add, .. } | Kind::Fallback { add } | Kind::Handled { add } => {
+                x = (x + add) % MODULUS
+            }
             Kind::Transform { by, add } => x = (x * by + add) % MODULUS,
             Kind::When { add } if x % 2 == 0 => x = (x + add) % MODULUS,
             Kind::When { .. } | Kind::Wait { .. } => {}

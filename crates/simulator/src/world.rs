@@ -170,7 +170,8 @@ impl World {
     /// # Panics
     /// When its files cannot be changed.
     pub fn power_fails(&mut self, host: &str) {
-        if let Some(done) = os::disks(|disks| disks.power_fails(host)) {
+        let now_ns = os::now_ns();
+        if let Some(done) = os::disks(|disks| disks.power_fails(host, now_ns)) {
             done.expect("the files of a simulation can be changed");
         }
     }

@@ -167,11 +167,8 @@ impl Worker {
             () = stop.cancelled() => return Ok(Next::Stop),
         };
         let Some(session) = session else { return Ok(Next::Again) };
-        let ends = if nova_plants::is(Plant::RegisterBeforeSeek) {
-            self.inbox_ends().await.unwrap_or(ends)
-        } else {
-            ends
-        };
+        let ends =
+            if nova_plants::is(Plant::RegisterBeforeSeek) { self.inbox_ends().await.unwrap_or(ends) } else { ends };
         counter!(names::SESSIONS).increment(1);
         tracing::info!(worker = session.worker, session = session.session, inbox = session.inbox, "session opened");
         let Some(from) = ends.get(session.inbox as usize).copied() else {

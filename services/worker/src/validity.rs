@@ -18,7 +18,12 @@ pub(crate) struct Validity {
 impl Validity {
     pub(crate) fn new(until: Instant) -> Self {
         let began = Instant::now();
-        Self { began, began_wall: SystemTime::now(), until: AtomicU64::new(nanos(began, until)), over: CancellationToken::new() }
+        Self {
+            began,
+            began_wall: SystemTime::now(),
+            until: AtomicU64::new(nanos(began, until)),
+            over: CancellationToken::new(),
+        }
     }
 
     /// Whether anything may be done in the name of the session now.

@@ -1,4 +1,4 @@
-//! Coordinators under faults, through `nova-sim`.
+//! Clusters under faults, through `nova-sim`.
 
 use std::process::{Command, Output};
 
@@ -12,7 +12,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn what_was_accepted_survives_whatever_happens_to_members() {
+fn all_that_must_hold_does_whatever_happens() {
     let output = nova_sim(&["run", "--first", "1", "--seeds", "4", "--seconds", "60"]);
     let said = said(&output);
     assert!(output.status.success() && said.contains("4 seeds") && said.contains("0 failed"), "{said}");
@@ -20,32 +20,49 @@ fn what_was_accepted_survives_whatever_happens_to_members() {
 
 #[test]
 fn members_that_forget_what_they_answered_for_are_found() {
-    let output = nova_sim(&["run", "--first", "1", "--seeds", "4", "--seconds", "60", "--plant", "forgets"]);
+    let output =
+        nova_sim(&["run", "--first", "1", "--seeds", "4", "--until-found", "--plant", "forgets", "--seconds", "60"]);
     let said = said(&output);
-    assert!(output.status.code() == Some(1) && said.contains("A1: accepted and not there"), "{said}");
+    assert!(output.status.code() == Some(1) && said.contains("\n  G1: "), "{said}");
+    assert!(said.contains("again: nova-sim replay ") && said.contains("--seconds 60 --plant forgets"), "{said}");
 }
 
 #[test]
 fn a_panic_that_nobody_misses_is_found() {
-    let output = nova_sim(&["replay", "1", "--seconds", "10", "--plant", "panics"]);
+    let output = nova_sim(&["replay", "1", "--seconds", "5", "--plant", "panics"]);
     let said = said(&output);
-    assert!(output.status.code() == Some(1) && said.contains("seed 1: a process panicked"), "{said}");
+    assert!(output.status.code() == Some(1) && said.contains("\n  panic: a process panicked"), "{said}");
 }
 
 #[test]
 fn a_seed_does_the_same_again_to_the_last_step() {
-    let once = |seed| said(&nova_sim(&["replay", seed, "--seconds", "30"]));
-    for seed in ["11", "12"] {
-        let first = once(seed);
-        assert!(first.contains("trace"), "{first}");
-        assert_eq!(first, once(seed));
-    }
-    assert_ne!(once("11"), once("12"));
+    let once = |seed| said(&nova_sim(&["replay", seed, "--seconds", "20", "--faults"]));
+    let first = once("11");
+    assert!(first.contains("trace") && first.contains("fault 0: "), "{first}");
+    assert_eq!(first, once("11"));
+    assert_ne!(first, once("12"));
+}
+
+#[test]
+fn faults_can_be_left_out() {
+    let output = nova_sim(&["replay", "11", "--seconds", "10", "--faults", "--without", "0,1"]);
+    let said = said(&output);
+    assert!(output.status.success() && !said.contains("fault 0: ") && !said.contains("fault 1: "), "{said}");
+    assert!(said.contains("fault 2: "), "{said}");
 }
 
 #[test]
 fn options_that_make_no_sense_are_refused() {
-    for wrong in [&["run", "--seeds", "0"][..], &["replay"], &["replay", "x"], &["run", "--seconds", "0"]] {
+    for wrong in [
+        &["run", "--seeds", "0"][..],
+        &["replay"],
+        &["replay", "x"],
+        &["run", "--seconds", "0"],
+        &["replay", "1", "--without", "x"],
+    ] {
         assert_eq!(nova_sim(wrong).status.code(), Some(2), "{wrong:?}");
     }
+    let output = nova_sim(&["replay", "1", "--plant", "nothing"]);
+    let said = said(&output);
+    assert!(output.status.code() == Some(2) && said.contains("stale-read: a member answers reads"), "{said}");
 }

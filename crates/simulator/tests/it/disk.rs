@@ -30,13 +30,7 @@ fn open(dir: &Path, least: u64) -> (Journal, u64) {
 }
 
 /// A process of the host opens the journal, which holds so many frames at least, and does this; meanwhile syncs fail.
-fn on_host(
-    world: &mut World,
-    dir: &Path,
-    least: u64,
-    fails: bool,
-    act: impl FnOnce(Journal, u64) + Send + 'static,
-) {
+fn on_host(world: &mut World, dir: &Path, least: u64, fails: bool, act: impl FnOnce(Journal, u64) + Send + 'static) {
     let done = Arc::new(AtomicBool::new(false));
     let (own, dir) = (Arc::clone(&done), dir.to_owned());
     let process = world.start(HOST, |_| async move {

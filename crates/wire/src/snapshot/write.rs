@@ -145,7 +145,11 @@ fn pieces(state: &State) -> impl Iterator<Item = Piece> + '_ {
     let shards = state.shards.iter().flat_map(|shard| shard_pieces(shard));
     let queue = state.queue.iter().map(|(class, _, key, it)| Piece::Queued(queued(class, key, it)));
     let mut ids = Ids::default();
-    let timers = state.timers.iter().filter(|_| !nova_plants::is(Plant::NoTimersInSnapshot)).map(move |(id, it)| Piece::Timer(timer(id, &it, &mut ids)));
+    let timers = state
+        .timers
+        .iter()
+        .filter(|_| !nova_plants::is(Plant::NoTimersInSnapshot))
+        .map(move |(id, it)| Piece::Timer(timer(id, &it, &mut ids)));
     let work = state.work.iter().map(|it| Piece::Work(work(*it)));
     std::iter::once(Piece::Head(head(state)))
         .chain(namespaces)

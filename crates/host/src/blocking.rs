@@ -32,9 +32,20 @@ pub fn owe(time: Duration) {
     OWED.set(OWED.get() + time);
 }
 
+/// What is owed and not waited for.
+#[must_use]
+pub fn owed() -> Duration {
+    OWED.get()
+}
+
+/// The same, and nobody will wait for it any more.
+pub fn take_owed() -> Duration {
+    OWED.take()
+}
+
 /// Waits as long as what was done at once on the only thread would have taken.
 pub async fn settle() {
-    let owed = OWED.take();
+    let owed = take_owed();
     if !owed.is_zero() {
         tokio::time::sleep(owed).await;
     }

@@ -41,6 +41,10 @@ pub(crate) struct Disks {
     troubles: BTreeMap<String, Trouble>,
     next: u64,
     random: SmallRng,
+    /// The world's time, and that of whoever makes a call: it is later where a sync was made on the only thread, and is
+    /// waited for when all is done.
+    now_ns: i64,
+    own_ns: i64,
 }
 
 /// A file with changes that are not synced, oldest first.
@@ -88,6 +92,8 @@ struct Undo {
     /// What was there, as far as the file went.
     old: Vec<u8>,
     old_length: u64,
+    /// When it was made.
+    at_ns: i64,
 }
 
 impl Undo {
@@ -103,7 +109,7 @@ impl Undo {
         let part = |from: u64, to: u64| {
             let inside = |at: u64| ((at - self.at) as usize).min(self.old.len());
             let old = self.old[inside(from)..inside(to)].to_vec();
-            Self { at: from, length: to - from, old, old_length: self.old_length }
+            Self { at: from, length: to - from, old, old_length: self.old_length, at_ns: self.at_ns }
         };
         let (before, behind) = ((self.at, done.at), (done.end(), self.end()));
         [before, behind].into_iter().filter(|(from, to)| from < to).map(|(from, to)| part(from, to)).collect()
@@ -114,6 +120,9 @@ impl Undo {
 struct Name {
     host: String,
     change: Change,
+    /// When it was made, and is synced.
+    at_ns: i64,
+    synced_ns: i64,
 }
 
 enum Change {
@@ -146,7 +155,14 @@ impl Disks {
             troubles: BTreeMap::new(),
             next: 0,
             random: SmallRng::seed_from_u64(seed ^ 0x6469_736b),
+            now_ns: 0,
+            own_ns: 0,
         }
+    }
+
+    /// What time it is in the world, and how much later for whoever makes calls.
+    pub(crate) fn time(&mut self, now_ns: i64, ahead: Duration) {
+        (self.now_ns, self.own_ns) = (now_ns, now_ns + ahead.as_nanos() as i64);
     }
 
     /// Directories in this one are hosts from now on.
@@ -176,6 +192,10 @@ impl Disks {
         self.root.join(format!(".lost-{}", self.next))
     }
 
+    fn changes(&mut self, host: String, change: Change) {
+        self.names.push(Name { host, change, at_ns: self.own_ns, synced_ns: i64::MAX });
+    }
+
     fn is_full(&self, host: &str) -> bool {
         self.troubles.get(host) == Some(&Trouble::Full)
     }
@@ -187,7 +207,7 @@ impl Disks {
 
     /// Before a file is opened; `makes` when it is made if it is not there, `empties` when all in it goes.
     pub(crate) fn opens(&mut self, path: &CStr, makes: bool, empties: bool) -> Refused {
-        let path = own(path);
+        let (path, at_ns) = (own(path), self.own_ns);
         let host = self.host(&path)?;
         match fs::metadata(&path) {
             Ok(about) if about.is_file() => {
@@ -195,7 +215,7 @@ impl Disks {
                 let changed = entry.or_insert_with(|| Changed::new(host));
                 if empties && about.len() > 0 {
                     let old = fs::read(&path).unwrap_or_default();
-                    changed.undo.push(Undo { at: 0, length: 0, old, old_length: about.len() });
+                    changed.undo.push(Undo { at: 0, length: 0, old, old_length: about.len(), at_ns });
                 }
                 None
             }
@@ -212,12 +232,13 @@ impl Disks {
         if !was {
             // The number may have been another file's.
             self.files.insert(inode, Changed::new(host.clone()));
-            self.names.push(Name { host, change: Change::Made(path) });
+            self.changes(host, Change::Made(path));
         }
     }
 
     /// Before `length` bytes are written at a place of a file.
     pub(crate) fn writes(&mut self, file: &File, inode: u64, size: u64, at: u64, length: u64) -> Refused {
+        let at_ns = self.own_ns;
         let full = self.files.get(&inode).is_some_and(|changed| self.is_full(&changed.host));
         let changed = self.files.get_mut(&inode)?;
         if full && at + length > size {
@@ -225,13 +246,14 @@ impl Disks {
         }
         let mut old = vec![0; size.saturating_sub(at).min(length) as usize];
         if file.read_exact_at(&mut old, at).is_ok() {
-            changed.undo.push(Undo { at, length, old, old_length: size });
+            changed.undo.push(Undo { at, length, old, old_length: size, at_ns });
         }
         None
     }
 
     /// Before a file gets this length. Space that is taken counts as a new length.
     pub(crate) fn resizes(&mut self, file: &File, inode: u64, size: u64, length: u64) -> Refused {
+        let at_ns = self.own_ns;
         let full = self.files.get(&inode).is_some_and(|changed| self.is_full(&changed.host));
         let changed = self.files.get_mut(&inode)?;
         if full && length > size {
@@ -239,22 +261,27 @@ impl Disks {
         }
         let mut old = vec![0; size.saturating_sub(length) as usize];
         if file.read_exact_at(&mut old, length).is_ok() {
-            changed.undo.push(Undo { at: length.min(size), length: 0, old, old_length: size });
+            changed.undo.push(Undo { at: length.min(size), length: 0, old, old_length: size, at_ns });
         }
         None
     }
 
     /// A file or directory is to be durable; gives an error of the system, or how long that takes.
-    pub(crate) fn syncs(&mut self, inode: u64, is_folder: bool, now_ns: i64) -> Result<Duration, i32> {
+    pub(crate) fn syncs(&mut self, inode: u64, is_folder: bool) -> Result<Duration, i32> {
         if is_folder {
             let here = |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == inode);
-            let synced = |name: &Name| name.change.folders().any(here);
+            let (now_ns, own_ns) = (self.now_ns, self.own_ns);
             // One that shows in two directories is durable once one of them is: so file systems that keep a journal do it.
-            let (synced, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.names).into_iter().partition(synced);
+            for name in self.names.iter_mut().filter(|name| name.change.folders().any(here)) {
+                name.synced_ns = name.synced_ns.min(own_ns);
+            }
+            let (synced, left): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.names).into_iter().partition(|name| name.synced_ns <= now_ns);
             self.names = left;
             synced.into_iter().for_each(|name| forget(&name.change));
             return Ok(Duration::ZERO);
         }
+        let (now_ns, own_ns) = (self.now_ns, self.own_ns);
         let Some(changed) = self.files.get_mut(&inode) else { return Ok(Duration::ZERO) };
         changed.settle(now_ns);
         let time = match self.troubles.get(&changed.host) {
@@ -267,7 +294,7 @@ impl Disks {
             Some(Trouble::Full) | None => SYNC,
         };
         // Who is told of it when it is done.
-        changed.syncs(now_ns + time.as_nanos() as i64);
+        changed.syncs(own_ns + time.as_nanos() as i64);
         Ok(time)
     }
 
@@ -277,7 +304,7 @@ impl Disks {
         let Some(host) = self.host(&from) else { return };
         let lost = to.exists().then(|| self.spare());
         let lost = lost.filter(|lost| fs::hard_link(&to, lost).is_ok());
-        self.names.push(Name { host, change: Change::Renamed { from, to, lost } });
+        self.changes(host, Change::Renamed { from, to, lost });
     }
 
     /// Before a file is removed.
@@ -286,17 +313,20 @@ impl Disks {
         let Some(host) = self.host(&path) else { return };
         let lost = self.spare();
         if fs::hard_link(&path, &lost).is_ok() {
-            self.names.push(Name { host, change: Change::Removed { path, lost } });
+            self.changes(host, Change::Removed { path, lost });
         }
     }
 
     /// The power of a host failed: what was not synced may be gone. No process of it runs.
-    pub(crate) fn power_fails(&mut self, host: &str, now_ns: i64) -> io::Result<()> {
+    pub(crate) fn power_fails(&mut self, host: &str) -> io::Result<()> {
+        let now_ns = self.now_ns;
         let (own, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.names).into_iter().partition(|name| name.host == host);
         self.names = others;
         // Directories keep an order: the first of their changes are there.
-        let kept = self.random.random_range(0..=own.len());
+        let made = own.iter().filter(|name| name.at_ns <= now_ns).count();
+        let synced = own.iter().take_while(|name| name.synced_ns <= now_ns).count();
+        let kept = self.random.random_range(synced..=made);
         for (place, name) in own.into_iter().enumerate().rev() {
             if place >= kept {
                 take_back(&name.change)?;
@@ -310,7 +340,7 @@ impl Disks {
                 changed.settle(now_ns);
                 let mut undo = std::mem::take(&mut changed.given_up);
                 undo.append(&mut changed.undo);
-                lose(&path, undo, &mut self.random)?;
+                lose(&path, undo, now_ns, &mut self.random)?;
             }
         }
         self.files.retain(|_, changed| changed.host != host);
@@ -371,22 +401,20 @@ fn find(folder: &Path, files: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
 }
 
 /// Takes changes of a file back: all, some sectors of them, or none.
-fn lose(path: &Path, undo: Vec<Undo>, random: &mut SmallRng) -> io::Result<()> {
+fn lose(path: &Path, undo: Vec<Undo>, now_ns: i64, random: &mut SmallRng) -> io::Result<()> {
     let Some(first) = undo.first().map(|undo| undo.old_length) else { return Ok(()) };
-    let whole = match random.random_range(0..3) {
-        0 => return Ok(()),
-        1 => true,
-        _ => false,
-    };
+    let luck = random.random_range(0..3);
     let file = File::options().write(true).open(path)?;
-    for Undo { at, length, mut old, old_length } in undo.into_iter().rev() {
+    for Undo { at, length, mut old, old_length, at_ns } in undo.into_iter().rev() {
+        // What would have been done later was not.
+        let whole = luck == 1 || at_ns > now_ns;
         // Where there was nothing, nothing is what a disk has that took the length and not the bytes.
         old.resize(old.len().max(length as usize), 0);
         let mut begin = at;
         let end = at + old.len() as u64;
         while begin < end {
             let next = ((begin / SECTOR + 1) * SECTOR).min(end);
-            if whole || random.random_bool(0.5) {
+            if whole || (luck == 2 && random.random_bool(0.5)) {
                 file.write_all_at(&old[(begin - at) as usize..(next - at) as usize], begin)?;
             }
             begin = next;
@@ -395,7 +423,7 @@ fn lose(path: &Path, undo: Vec<Undo>, random: &mut SmallRng) -> io::Result<()> {
             file.set_len(old_length)?;
         }
     }
-    if !whole && random.random_bool(0.5) {
+    if luck == 2 && random.random_bool(0.5) {
         let now = file.metadata()?.len();
         file.set_len(random.random_range(first.min(now)..=first.max(now)))?;
     }
@@ -453,12 +481,17 @@ mod tests {
         }
 
         fn sync(&mut self, file: &File) -> Result<Duration, i32> {
-            self.disks.syncs(file.metadata().expect("it is there").ino(), false, 0)
+            self.disks.syncs(file.metadata().expect("it is there").ino(), false)
+        }
+
+        fn power_fails(&mut self, at_ns: i64) -> io::Result<()> {
+            self.disks.time(at_ns, Duration::ZERO);
+            self.disks.power_fails("a")
         }
 
         fn sync_folder(&mut self) {
             let folder = fs::metadata(self.dir.path().join("a")).expect("it is there");
-            self.disks.syncs(folder.ino(), true, 0).expect("it is synced");
+            self.disks.syncs(folder.ino(), true).expect("it is synced");
         }
 
         fn read(&self, name: &str) -> Option<Vec<u8>> {
@@ -476,7 +509,7 @@ mod tests {
             host.sync(&file).expect("it is synced");
             host.sync_folder();
             host.write(&file, 1_000, &[2; 3_000]);
-            host.disks.power_fails("a", LATER).expect("files can be changed");
+            host.power_fails(LATER).expect("files can be changed");
             let left = host.read("f").expect("its name was synced");
             assert!(left.len() >= 2_000 && left[..1_000].iter().all(|byte| *byte == 1), "seed {seed}");
             let kind = match () {
@@ -497,7 +530,7 @@ mod tests {
             let file = host.make("f");
             host.write(&file, 0, b"new");
             host.sync(&file).expect("it is synced");
-            host.disks.power_fails("a", LATER).expect("files can be changed");
+            host.power_fails(LATER).expect("files can be changed");
             found[usize::from(host.read("f").is_some())] += 1;
             drop(file);
         }
@@ -520,7 +553,7 @@ mod tests {
             fs::rename(&from, &to).expect("it is renamed");
             host.disks.removes(&c(&to));
             fs::remove_file(&to).expect("it is removed");
-            host.disks.power_fails("a", LATER).expect("files can be changed");
+            host.power_fails(LATER).expect("files can be changed");
             match (host.read("old").as_deref(), host.read("new").as_deref()) {
                 (Some(b"old"), Some(b"new")) => found[0] += 1,
                 (Some(b"new") | None, None) => found[1] += 1,
@@ -546,7 +579,7 @@ mod tests {
                     host.write(&file, 0, b"new");
                 }
                 host.sync(&file).expect("nothing is the matter");
-                host.disks.power_fails("a", LATER).expect("files can be changed");
+                host.power_fails(LATER).expect("files can be changed");
                 lost += u32::from(host.read("f").as_deref() != Some(b"new"));
             }
             assert_eq!(lost == 0, safe, "{lost} of 40");
@@ -562,10 +595,30 @@ mod tests {
             host.sync_folder();
             host.write(&file, 0, b"new");
             let time = host.sync(&file).expect("it is on its way");
-            host.disks.power_fails("a", time.as_nanos() as i64 - 1).expect("files can be changed");
+            host.power_fails(time.as_nanos() as i64 - 1).expect("files can be changed");
             lost += u32::from(host.read("f").as_deref() != Some(b"new"));
         }
         assert!(lost > 5, "{lost} of 40");
+    }
+
+    #[test]
+    fn what_would_have_come_behind_a_sync_that_is_not_done_was_not() {
+        for seed in 0..40 {
+            let mut host = Host::new(seed);
+            let file = host.make("f");
+            host.sync_folder();
+            host.write(&file, 0, b"new");
+            let time = host.sync(&file).expect("it is on its way");
+            host.disks.time(0, time);
+            host.write(&file, 3, b"er");
+            let (from, to) = (host.path("f"), host.path("g"));
+            host.disks.renames(&c(&from), &c(&to));
+            fs::rename(&from, &to).expect("it is renamed");
+            host.sync_folder();
+            host.power_fails(time.as_nanos() as i64 - 1).expect("files can be changed");
+            assert_eq!(host.read("g"), None, "seed {seed}");
+            assert!(host.read("f").is_some_and(|left| left.len() <= 3), "seed {seed}");
+        }
     }
 
     #[test]

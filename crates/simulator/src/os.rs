@@ -60,6 +60,14 @@ struct Thread {
     disks: Disks,
 }
 
+impl Thread {
+    /// The disks, which are told the time.
+    fn disks(&mut self) -> &mut Disks {
+        self.disks.time(self.now_ns, blocking::owed());
+        &mut self.disks
+    }
+}
+
 /// What a runtime that has nothing to do waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sleep {
@@ -117,7 +125,7 @@ pub(crate) fn now_ns() -> i64 {
 
 /// Does something with the disks.
 pub(crate) fn disks<T>(act: impl FnOnce(&mut Disks) -> T) -> Option<T> {
-    with(|thread| act(&mut thread.disks))
+    with(|thread| act(thread.disks()))
 }
 
 /// The world's wall clock, in milliseconds since the Unix epoch.
@@ -284,7 +292,7 @@ unsafe fn on_file(fd: libc::c_int, act: impl FnOnce(&mut Disks, &File, &libc::st
         }
         // SAFETY: the caller's, and it is not closed here.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
-        act(&mut thread.disks, &file, &about)
+        act(thread.disks(), &file, &about)
     })
     .flatten()
 }
@@ -417,7 +425,7 @@ unsafe fn sync(fd: libc::c_int, call: libc::c_long) -> libc::c_int {
             (about, known)
         };
         let is_folder = about.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        known.then(|| thread.disks.syncs(about.st_ino, is_folder, thread.now_ns))
+        known.then(|| thread.disks().syncs(about.st_ino, is_folder))
     });
     match simulated.flatten() {
         Some(Ok(time)) => {
@@ -490,7 +498,8 @@ unsafe extern "C" fn open64(path: *const libc::c_char, flags: libc::c_int, mode:
     let name = unsafe { CStr::from_ptr(path) };
     let (makes, empties) = (flags & libc::O_CREAT != 0, flags & libc::O_TRUNC != 0);
     let changes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-    let was = changes.then(|| with(|thread| (thread.disks.is_there(name), thread.disks.opens(name, makes, empties))));
+    let was =
+        changes.then(|| with(|thread| (thread.disks().is_there(name), thread.disks().opens(name, makes, empties))));
     let was = match was.flatten() {
         Some((_, Some(errno))) => return fail(errno),
         Some((was, None)) => Some(was),
@@ -504,7 +513,7 @@ unsafe extern "C" fn open64(path: *const libc::c_char, flags: libc::c_int, mode:
             let mut about = std::mem::zeroed::<libc::stat64>();
             (libc::fstat64(fd, &mut about) == 0).then_some(about.st_ino)
         };
-        with(|thread| inode.map(|inode| thread.disks.opened(name, was, inode)));
+        with(|thread| inode.map(|inode| thread.disks().opened(name, was, inode)));
     }
     fd
 }
@@ -517,7 +526,7 @@ unsafe extern "C" fn open64(path: *const libc::c_char, flags: libc::c_int, mode:
 unsafe extern "C" fn rename(from: *const libc::c_char, to: *const libc::c_char) -> libc::c_int {
     // SAFETY: the caller's.
     let (old, new) = unsafe { (CStr::from_ptr(from), CStr::from_ptr(to)) };
-    with(|thread| thread.disks.renames(old, new));
+    with(|thread| thread.disks().renames(old, new));
     // SAFETY: the arguments are the caller's.
     unsafe { libc::syscall(libc::SYS_rename, from, to) as libc::c_int }
 }
@@ -530,7 +539,7 @@ unsafe extern "C" fn rename(from: *const libc::c_char, to: *const libc::c_char) 
 unsafe extern "C" fn unlink(path: *const libc::c_char) -> libc::c_int {
     // SAFETY: the caller's.
     let name = unsafe { CStr::from_ptr(path) };
-    with(|thread| thread.disks.removes(name));
+    with(|thread| thread.disks().removes(name));
     // SAFETY: the argument is the caller's.
     unsafe { libc::syscall(libc::SYS_unlink, path) as libc::c_int }
 }

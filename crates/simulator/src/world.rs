@@ -170,8 +170,7 @@ impl World {
     /// # Panics
     /// When its files cannot be changed.
     pub fn power_fails(&mut self, host: &str) {
-        let now_ns = os::now_ns();
-        if let Some(done) = os::disks(|disks| disks.power_fails(host, now_ns)) {
+        if let Some(done) = os::disks(|disks| disks.power_fails(host)) {
             done.expect("the files of a simulation can be changed");
         }
     }
@@ -235,6 +234,8 @@ impl World {
         os::enter(number, running.skew);
         running.sleeps = Some(running.runtime.block_on(Turn));
         os::enter(NOBODY, Skew::default());
+        // Who waits for no sync, since it is short, does not have others wait for it.
+        blocking::take_owed();
         self.steps += 1;
         self.note(&[number as u64, os::now_ns().unsigned_abs()]);
     }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use nova_bus::{Bus, MemoryBus, Topic, TopicSpec};
 use nova_checker::{Answer, Counts, History, Numbers, Place, Source, Violation};
 use nova_plants::Plant;
+use nova_wire::v1;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -19,6 +20,7 @@ use crate::client::{BY_RECORDS, BY_TIME, Client, Noted, ORDERS, ORDERS_PARTITION
 use crate::faults::{self, Fault, Planned};
 use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
 use crate::observer::{Observer, Seen, read, source};
+use crate::operator::{self, Steps};
 use crate::workload::Workflow;
 use crate::{Process, Skew, Trouble, World, simulate};
 
@@ -95,6 +97,11 @@ struct Slot {
     paused: BTreeSet<usize>,
     /// It ended by itself, and is started again then.
     again: Option<Duration>,
+    /// Number of the member.
+    number: u64,
+    /// A file was damaged, and if a process refuses it the member is replaced.
+    damaged: bool,
+    replaced: Option<Arc<Steps>>,
 }
 
 struct Cluster {
@@ -105,6 +112,8 @@ struct Cluster {
     ended: Arc<Mutex<Vec<(Process, Host, String)>>>,
     /// Faults that are.
     active: BTreeMap<usize, Fault>,
+    /// The number that the next member gets: none gets one that another had.
+    next_member: u64,
     plant: Option<Plant>,
 }
 
@@ -138,6 +147,9 @@ impl Cluster {
             down: BTreeSet::new(),
             paused: BTreeSet::new(),
             again: None,
+            number: hosts::members().position(|it| it == host).map_or(0, |place| place as u64 + 1),
+            damaged: false,
+            replaced: None,
         });
         Self {
             world,
@@ -145,6 +157,7 @@ impl Cluster {
             slots: slots.into(),
             ended: Arc::default(),
             active: BTreeMap::new(),
+            next_member: hosts::members().count() as u64 + 1,
             plant: options.plant,
         }
     }
@@ -199,9 +212,9 @@ impl Cluster {
 
     fn start(&mut self, place: usize) {
         let slot = &mut self.slots[place];
-        let (host, ground, ended) = (slot.host, self.ground.clone(), Arc::clone(&self.ended));
+        let (host, number, ground, ended) = (slot.host, slot.number, self.ground.clone(), Arc::clone(&self.ended));
         let process = self.world.start_with(host.name, slot.skew, |process| async move {
-            let why = ground.run(host, process.number()).await;
+            let why = ground.run(host, process.number(), number).await;
             ended.lock().push((process, host, why));
         });
         (slot.process, slot.again) = (Some(process), None);
@@ -239,18 +252,29 @@ impl Cluster {
             let next = self.slots.iter().filter_map(|slot| slot.again).min();
             let span = next.unwrap_or(end).min(end).saturating_sub(now);
             let ended = Arc::clone(&self.ended);
-            self.world.run_until(span, || !ended.lock().is_empty() || holds());
+            let replaced: Vec<Arc<Steps>> = self.slots.iter().filter_map(|slot| slot.replaced.clone()).collect();
+            let moved = || {
+                let on = |it: &Arc<Steps>| {
+                    it.done.load(Ordering::Relaxed)
+                        || it.gone.load(Ordering::Relaxed) && !it.runs.load(Ordering::Relaxed)
+                };
+                !ended.lock().is_empty() || replaced.iter().any(on)
+            };
+            self.world.run_until(span, || moved() || holds());
             if holds() {
                 return true;
             }
             let now = self.world.now();
-            for (process, host, why) in std::mem::take(&mut *self.ended.lock()) {
+            let ended = std::mem::take(&mut *self.ended.lock());
+            for (process, host, why) in ended {
                 tracing::warn!(%host, why, "a process ended by itself");
-                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.process == Some(process)) {
-                    (slot.process, slot.again) = (None, Some(now + AGAIN));
+                if let Some(place) = self.slots.iter().position(|slot| slot.process == Some(process)) {
+                    (self.slots[place].process, self.slots[place].again) = (None, Some(now + AGAIN));
                     self.world.kill(process);
+                    self.look_after(place);
                 }
             }
+            self.replace();
             for place in 0..self.slots.len() {
                 let slot = &self.slots[place];
                 if slot.again.is_some_and(|at| at <= now) && slot.down.is_empty() {
@@ -259,6 +283,40 @@ impl Cluster {
             }
             if now >= end {
                 return false;
+            }
+        }
+    }
+
+    /// A member whose files were damaged has refused to go on: it is replaced. Not while its disk has trouble too.
+    fn look_after(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        let in_trouble = self.active.values().any(|fault| matches!(fault, Fault::Disk(host, _) if *host == slot.host));
+        if !slot.damaged || slot.replaced.is_some() || in_trouble {
+            return;
+        }
+        let steps = Arc::new(Steps::default());
+        let (old, new) = (slot.number, self.next_member);
+        let member = v1::Member { id: new, address: hosts::address(slot.host) };
+        tracing::info!(host = %slot.host, old, new, "the member is replaced");
+        (slot.number, slot.again, slot.replaced) = (new, None, Some(Arc::clone(&steps)));
+        self.next_member += 1;
+        let coordinators = hosts::coordinators(&self.ground.net, "operator");
+        self.world.start("operator", |_| operator::replace(coordinators, old, member, steps));
+    }
+
+    /// Members that were let go begin anew, and are whole when they were let in.
+    fn replace(&mut self) {
+        for place in 0..self.slots.len() {
+            let slot = &mut self.slots[place];
+            let Some(steps) = slot.replaced.clone() else { continue };
+            if steps.done.load(Ordering::Relaxed) {
+                (slot.replaced, slot.damaged) = (None, false);
+            } else if steps.gone.load(Ordering::Relaxed) && !steps.runs.swap(true, Ordering::Relaxed) {
+                // There is nothing if even the directory was lost.
+                let _ = std::fs::remove_dir_all(self.ground.data(slot.host));
+                if slot.down.is_empty() && slot.process.is_none() {
+                    self.start(place);
+                }
             }
         }
     }
@@ -287,6 +345,16 @@ impl Cluster {
         match &planned.fault {
             Fault::Kill(host) | Fault::Power(host) => {
                 self.down(place(host), planned, begins);
+            }
+            Fault::Damage(host) => {
+                let place = place(host);
+                self.down(place, planned, begins);
+                // One at a time: what most have lost is lost.
+                if begins && self.slots.iter().all(|slot| !slot.damaged) {
+                    let what = self.world.damages(host.name);
+                    tracing::info!(what, "a file was damaged");
+                    self.slots[place].damaged = what.is_some();
+                }
             }
             Fault::Blackout => (0..HOSTS.len()).for_each(|place| self.down(place, planned, begins)),
             Fault::Disk(..) | Fault::SlowDisks(_) => self.disks(),
@@ -337,7 +405,9 @@ impl Cluster {
         let host = slot.host;
         if !begins {
             slot.down.remove(&planned.number);
-            if slot.down.is_empty() && slot.process.is_none() {
+            // One that is to be replaced waits until it was let go.
+            let waits = slot.replaced.as_ref().is_some_and(|steps| !steps.runs.load(Ordering::Relaxed));
+            if slot.down.is_empty() && slot.process.is_none() && !waits {
                 self.start(place);
             }
             return;
@@ -347,7 +417,7 @@ impl Cluster {
         if let Some(process) = slot.process.take() {
             self.world.kill(process);
         }
-        if !matches!(planned.fault, Fault::Kill(_)) {
+        if !matches!(planned.fault, Fault::Kill(_) | Fault::Damage(_)) {
             self.world.power_fails(host.name);
         }
         if self.plant == Some(Plant::Forgets) && host.role == hosts::Role::Coordinator {
@@ -357,7 +427,8 @@ impl Cluster {
     }
 
     fn weather(&mut self) {
-        let all: Vec<&'static str> = HOSTS.iter().map(|host| host.name).chain([BROKER, "client", "reader"]).collect();
+        let all: Vec<&'static str> =
+            HOSTS.iter().map(|host| host.name).chain([BROKER, "client", "reader", "operator"]).collect();
         let mut cut: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut slow = 0;
         for fault in self.active.values() {
@@ -380,6 +451,7 @@ impl Cluster {
                 | Fault::Blackout
                 | Fault::Disk(..)
                 | Fault::SlowDisks(_)
+                | Fault::Damage(_)
                 | Fault::Pause(_)
                 | Fault::Jump(..) => {}
             }

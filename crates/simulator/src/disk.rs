@@ -18,6 +18,9 @@ use rand::{Rng, SeedableRng};
 
 /// How long a sync takes.
 const SYNC: Duration = Duration::from_millis(1);
+/// What is damaged at once, and what is spared at the end of a log, in bytes.
+const PAGE: usize = 4_096;
+const LAST_FRAME: usize = 64 << 10;
 /// What a disk writes whole.
 const SECTOR: u64 = 512;
 
@@ -315,6 +318,39 @@ impl Disks {
         if fs::hard_link(&path, &lost).is_ok() {
             self.changes(host, Change::Removed { path, lost });
         }
+    }
+
+    /// A bit of a file of a host is another one, or a page of it is lost; gives which. No process of it runs. The last frame
+    /// of a log is left as it is: one that is damaged cannot be told from one that was never written whole.
+    pub(crate) fn damages(&mut self, host: &str) -> io::Result<Option<String>> {
+        let mut files = Vec::new();
+        find(&self.root.join(host), &mut files)?;
+        let mut used = Vec::new();
+        for (path, _) in files {
+            let bytes = fs::read(&path)?;
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let end = if path.extension().is_some_and(|it| it == "log") { end.saturating_sub(LAST_FRAME) } else { end };
+            if end > 0 {
+                used.push((path, bytes, end));
+            }
+        }
+        if used.is_empty() {
+            return Ok(None);
+        }
+        let (path, mut bytes, end) = used.swap_remove(self.random.random_range(0..used.len()));
+        let at = self.random.random_range(0..end);
+        let page = at / PAGE * PAGE..(at / PAGE + 1) * PAGE;
+        let what = if self.random.random_bool(0.5) || page.end > end {
+            bytes[at] ^= 1 << self.random.random_range(0..8);
+            format!("a bit of byte {at}")
+        } else {
+            bytes[page.clone()].fill(0);
+            format!("page {}", page.start / PAGE)
+        };
+        let file = File::options().write(true).open(&path)?;
+        let around = page.start..page.end.min(bytes.len());
+        file.write_all_at(&bytes[around.clone()], around.start as u64)?;
+        Ok(Some(format!("{what} of {}", path.strip_prefix(&self.root).unwrap_or(&path).display())))
     }
 
     /// The power of a host failed: what was not synced may be gone. No process of it runs.

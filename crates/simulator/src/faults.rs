@@ -27,6 +27,8 @@ pub enum Fault {
     Blackout,
     /// Something is the matter with the disk of a host.
     Disk(Host, Trouble),
+    /// A member dies, and a file of it is damaged meanwhile.
+    Damage(Host),
     /// Each sync of each member takes so long.
     SlowDisks(Duration),
     /// A process stands still.
@@ -35,7 +37,7 @@ pub enum Fault {
     Alone(Host),
     /// Nothing gets from one host to another.
     OneWay(&'static str, &'static str),
-    /// Hosts on one side lose those on the other, both ways; by bits, in the order of hosts, then bus, client, reader.
+    /// Hosts on one side lose those on the other, both ways; by bits, in the order of hosts, then bus, client, reader, operator.
     Split(u32),
     /// A host loses the bus, both ways.
     NoBus(Host),
@@ -56,6 +58,7 @@ impl fmt::Display for Fault {
             Self::Disk(host, Trouble::Slow(time)) => write!(f, "each sync of {host} takes {time:?}"),
             Self::Disk(host, Trouble::Fails) => write!(f, "syncs of {host} fail"),
             Self::Disk(host, Trouble::Full) => write!(f, "the disk of {host} is full"),
+            Self::Damage(host) => write!(f, "a file of {host} is damaged"),
             Self::SlowDisks(time) => write!(f, "each sync takes {time:?}"),
             Self::Pause(host) => write!(f, "{host} stands still"),
             Self::Alone(host) => write!(f, "{host} is cut off"),
@@ -112,13 +115,14 @@ fn fault(random: &mut SmallRng) -> Fault {
     let members: Vec<Host> = HOSTS.iter().copied().filter(|it| it.role == Role::Coordinator).collect();
     let member = members[random.random_range(0..members.len())];
     match random.random_range(0..100) {
-        0..16 => Fault::Kill(host),
+        0..14 => Fault::Kill(host),
+        14..16 => Fault::Damage(member),
         16..23 => Fault::Power(host),
         23..29 => Fault::Power(member),
         29..32 => Fault::Blackout,
         32..43 => Fault::Pause(host),
         43..50 => Fault::Alone(host),
-        50..57 => Fault::Split(random.random_range(1..1 << (HOSTS.len() + 3))),
+        50..57 => Fault::Split(random.random_range(1..1 << (HOSTS.len() + 4))),
         57..66 if host == member => Fault::Alone(host),
         57..62 => Fault::OneWay(host.name, member.name),
         62..66 => Fault::OneWay(member.name, host.name),

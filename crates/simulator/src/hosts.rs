@@ -74,7 +74,7 @@ pub(crate) fn members() -> impl Iterator<Item = Host> {
 }
 
 fn addresses() -> Vec<String> {
-    members().map(|host| format!("http://{host}:{PORT}")).collect()
+    members().map(address).collect()
 }
 
 /// A client of the members, on a host of this name.
@@ -82,9 +82,14 @@ pub(crate) fn coordinators(net: &SharedNet, name: &str) -> Coordinators {
     Coordinators::dialing(addresses(), net.socket(name).dialer())
 }
 
+/// Where a member answers.
+pub(crate) fn address(member: Host) -> String {
+    format!("http://{member}:{PORT}")
+}
+
 /// A client of one member.
 pub(crate) fn one(net: &SharedNet, name: &str, member: Host) -> Coordinators {
-    Coordinators::dialing(vec![format!("http://{member}:{PORT}")], net.socket(name).dialer())
+    Coordinators::dialing(vec![address(member)], net.socket(name).dialer())
 }
 
 /// What the processes of a cluster stand on.
@@ -105,10 +110,11 @@ impl Ground {
         self.data.join(host.name)
     }
 
-    /// What a process of this host does, until it ends by itself and says why.
-    pub(crate) async fn run(self, host: Host, process: usize) -> String {
+    /// What a process of this host does, until it ends by itself and says why. A member has a number, and founds the group
+    /// with the other first ones unless it is to be let in.
+    pub(crate) async fn run(self, host: Host, process: usize, number: u64) -> String {
         let ended = match host.role {
-            Role::Coordinator => self.coordinator(host).await.map_err(|error| error.to_string()),
+            Role::Coordinator => self.coordinator(host, number).await.map_err(|error| error.to_string()),
             Role::Scheduler => {
                 let config = nova_scheduler::Config { cluster: CLUSTER.into(), ..Default::default() };
                 let bus: SharedBus = Arc::new(self.bus(host.name, process));
@@ -126,14 +132,14 @@ impl Ground {
         ended.err().unwrap_or_else(|| "it ended".into())
     }
 
-    async fn coordinator(&self, host: Host) -> Result<(), nova_coordinator::RunError> {
-        let number = members().position(|it| it == host).map_or(0, |place| place as u64 + 1);
+    async fn coordinator(&self, host: Host, number: u64) -> Result<(), nova_coordinator::RunError> {
         let all = (1..).zip(addresses()).map(|(id, address)| format!("{id}@{address}"));
+        let is_first = number <= members().count() as u64;
         let socket = self.net.socket(host.name);
         let config = nova_coordinator::Config {
             cluster: CLUSTER.into(),
             member: number,
-            members: all.collect(),
+            members: if is_first { all.collect() } else { Vec::new() },
             data: self.data(host),
             shards: LAYOUT.shards as u16,
             inboxes: LAYOUT.inboxes,

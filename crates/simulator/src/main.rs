@@ -1,14 +1,14 @@
 //! `nova-sim`: clusters in simulated time, under faults. Each seed runs in a process of its own: what tokio counts per
 //! process is then the same each time.
 
+mod runs;
 mod shrink;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::collections::BTreeSet;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use nova_plants::Plant;
 use nova_simulator::Options;
@@ -16,6 +16,9 @@ use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Longest time in which all processes of a simulation are to sleep once.
+const LONGEST_STEP: Duration = Duration::from_secs(60);
 
 /// Runs clusters in simulated time, under faults, and checks what must hold.
 #[derive(Parser)]
@@ -56,6 +59,18 @@ enum Do {
         faults: bool,
         #[command(flatten)]
         how: How,
+    },
+    /// Plants each bug in turn, and runs seeds from 1 on until it is found: a table in Markdown.
+    Plants {
+        /// How many seeds at most for each.
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Simulated seconds of faults in each.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+        /// How many at a time.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
+        jobs: u64,
     },
     /// Looks for the fewest faults with which a seed still fails.
     Shrink {
@@ -99,6 +114,7 @@ fn main() -> ExitCode {
             let first = first.unwrap_or_else(|| u64::from(rand::random::<u32>()));
             run(first..first.saturating_add(seeds), how, jobs as usize, until_found)
         }
+        Do::Plants { seeds, seconds, jobs } => plants(seeds, seconds, jobs as usize),
         Do::Shrink { seed, how } => shrink::shrink(seed, how),
     };
     done.unwrap_or_else(|error| {
@@ -118,6 +134,7 @@ fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCo
     if let Ok(filter) = EnvFilter::try_from_env("NOVA_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
+    std::thread::spawn(move || watch(seed));
     let span = Duration::from_secs(how.seconds);
     let report = nova_simulator::run(&Options { seed, span, without, plant: how.plant });
     println!("seed {seed}: {report}");
@@ -131,36 +148,31 @@ fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCo
     if panicked || !report.violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// One seed in a process of its own.
-fn command(seed: u64, how: How) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("where this program is")?);
-    command.args(["replay", &seed.to_string()]).args(how.arguments());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
+/// Ends this program when a process of the simulation never sleeps.
+fn watch(seed: u64) {
+    let mut before = nova_simulator::steps();
+    loop {
+        std::thread::sleep(LONGEST_STEP);
+        let now = nova_simulator::steps();
+        if now == before {
+            println!("seed {seed}: stands still\n  J2: a process does not sleep, and time stands still");
+            std::process::exit(1);
+        }
+        before = now;
+    }
 }
 
 fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize, until_found: bool) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let mut count = 0;
-    let mut running: VecDeque<(u64, Child)> = VecDeque::new();
-    let mut failed = Vec::new();
-    for seed in seeds.map(Some).chain([None]) {
-        let seed = seed.filter(|_| !until_found || failed.is_empty());
-        // At the end all are awaited.
-        while running.len() >= if seed.is_some() { jobs } else { 1 } {
-            let Some((number, child)) = running.pop_front() else { break };
-            let output = child.wait_with_output().with_context(|| format!("the process of seed {number}"))?;
-            print!("{}", String::from_utf8_lossy(&output.stdout));
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                eprint!("{said}");
-                failed.push(number);
-            }
-        }
-        let Some(seed) = seed else { break };
+    let (mut count, mut failed) = (0, Vec::new());
+    runs::many(seeds, how, jobs, |ran| {
+        print!("{}", ran.said);
         count += 1;
-        running.push_back((seed, command(seed, how)?.spawn().context("a process for a seed")?));
-    }
+        if !ran.broken.is_empty() {
+            failed.push(ran.seed);
+        }
+        !until_found || failed.is_empty()
+    })?;
     let (took, simulated) = (begun.elapsed(), Duration::from_secs(how.seconds * count));
     println!(
         "{count} seeds, {:.1} simulated hours in {:.0} s: {:.0} times as fast as time; {} failed",
@@ -173,4 +185,25 @@ fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize, until_found: bool) ->
         println!("again: nova-sim replay {seed} {}", how.arguments().join(" "));
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A table of all bugs, in Markdown: in which run each is found, and by what.
+fn plants(seeds: u64, seconds: u64, jobs: usize) -> anyhow::Result<ExitCode> {
+    let mut missed = 0;
+    println!("| bug | what it does | found in run | by |\n| --- | --- | --- | --- |");
+    for plant in Plant::ALL {
+        let how = How { seconds, plant: Some(*plant) };
+        let (mut count, mut found) = (0, None);
+        runs::many(1..1 + seeds, how, jobs, |ran| {
+            count += 1;
+            if found.is_none() && !ran.broken.is_empty() {
+                found = Some((count, ran.broken.iter().cloned().collect::<Vec<_>>().join(", ")));
+            }
+            found.is_none()
+        })?;
+        let (run, by) = found.map_or_else(|| ("none".to_owned(), String::new()), |(run, by)| (run.to_string(), by));
+        missed += u32::from(by.is_empty());
+        println!("| `{}` | {} | {run} | {by} |", plant.name(), plant.what());
+    }
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

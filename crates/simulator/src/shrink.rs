@@ -4,38 +4,16 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use anyhow::Context;
-
 use crate::How;
+use crate::runs::{self, Ran};
 
-/// What a run with some faults left out came to.
-struct Ran {
-    /// The invariants that do not hold.
-    broken: BTreeSet<String>,
-    /// Faults that were, by their numbers, with what they are.
-    faults: Vec<(usize, String)>,
-    said: String,
-}
-
+/// A run with some faults left out.
 fn ran(seed: u64, without: &BTreeSet<usize>, how: How) -> anyhow::Result<Ran> {
-    let mut command = crate::command(seed, how)?;
-    command.arg("--faults");
+    let mut more = vec!["--faults".to_owned()];
     if !without.is_empty() {
-        command.args(["--without", &list(without)]);
+        more.extend(["--without".to_owned(), list(without)]);
     }
-    let output = command.output().context("a process for the seed")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut ran = Ran { broken: BTreeSet::new(), faults: Vec::new(), said: String::new() };
-    for line in said.lines().filter_map(|line| line.strip_prefix("  ")) {
-        let Some((what, rest)) = line.split_once(": ") else { continue };
-        match what.strip_prefix("fault ").map(str::parse) {
-            Some(number) => ran.faults.push((number.context("the number of a fault")?, rest.to_owned())),
-            None => drop(ran.broken.insert(what.to_owned())),
-        }
-    }
-    anyhow::ensure!(output.status.code().is_some_and(|code| code <= 1), "seed {seed} could not be run: {said}");
-    ran.said = said;
-    Ok(ran)
+    runs::one(seed, how, &more)
 }
 
 fn list(numbers: &BTreeSet<usize>) -> String {

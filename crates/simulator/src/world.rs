@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ use crate::os::{self, Simulates, Skew, Sleep};
 
 /// The place of nobody: the world itself acts.
 const NOBODY: usize = usize::MAX;
+
+/// Steps of all worlds of this program.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+/// How often processes ran until they slept, in all worlds of this program: while it stays as it is, one never sleeps.
+#[must_use]
+pub fn steps() -> u64 {
+    STEPS.load(Ordering::Relaxed)
+}
 
 /// A process of the world. Its number is never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,6 +185,14 @@ impl World {
         }
     }
 
+    /// A file of a host, on which no process runs, is damaged; gives which, where there is one.
+    ///
+    /// # Panics
+    /// When its files cannot be changed.
+    pub fn damages(&mut self, host: &str) -> Option<String> {
+        os::disks(|disks| disks.damages(host))?.expect("the files of a simulation can be changed")
+    }
+
     /// Clocks of a process are others from now on.
     pub fn skew(&mut self, process: Process, skew: Skew) {
         if let Some(running) = &mut self.processes[process.0] {
@@ -237,6 +255,7 @@ impl World {
         // Who waits for no sync, since it is short, does not have others wait for it.
         blocking::take_owed();
         self.steps += 1;
+        STEPS.fetch_add(1, Ordering::Relaxed);
         self.note(&[number as u64, os::now_ns().unsigned_abs()]);
     }
 

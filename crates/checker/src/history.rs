@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// An execution.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Id(pub [u8; 16]);
 
 impl Id {
@@ -27,6 +29,20 @@ impl Id {
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("'{text}' is no execution"))
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.to_string()
     }
 }
 
@@ -56,7 +72,7 @@ pub struct History {
 }
 
 /// A partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// Which topic.
     pub topic: Topic,
@@ -65,7 +81,7 @@ pub struct Place {
 }
 
 /// Topics that tell what happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Topic {
     /// Commands; partition n is shard n.
     Commands,
@@ -78,7 +94,7 @@ pub enum Topic {
 }
 
 /// Something that a client asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operation {
     /// When.
     pub begun_ns: u64,
@@ -91,7 +107,7 @@ pub struct Operation {
 }
 
 /// What a client asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Kind {
     /// An execution.
     Submit(Submission),
@@ -101,10 +117,12 @@ pub enum Kind {
     Add(u64),
     /// The set.
     Read,
+    /// A proposal for a shard in an epoch that is over; `Added` when it was taken.
+    OldEpoch(u32, u64),
 }
 
 /// A submission.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Submission {
     /// The id that the client made.
     pub id: Id,
@@ -117,7 +135,7 @@ pub struct Submission {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// Committed; this execution it is.
     Accepted {
@@ -146,7 +164,7 @@ pub enum Answer {
 }
 
 /// An attempt, as the one who carried it out noted it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Effect {
     /// The same for all attempts of one visit of a node.
     pub key: String,
@@ -163,7 +181,7 @@ pub struct Effect {
 }
 
 /// A cause of executions besides clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Source {
     /// Its name in commands.
     pub name: String,
@@ -172,7 +190,7 @@ pub struct Source {
 }
 
 /// Numbers of a source, and what the execution of each has to come to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Numbers {
     /// These and no others.
     These(BTreeMap<u64, Value>),
@@ -181,7 +199,7 @@ pub enum Numbers {
 }
 
 /// A member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// For people.
     pub name: String,
@@ -192,7 +210,7 @@ pub struct Member {
 }
 
 /// A shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Which.
     pub shard: u32,

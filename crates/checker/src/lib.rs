@@ -12,12 +12,16 @@
 mod commands;
 mod effects;
 mod executions;
+mod files;
 mod history;
 mod outbox;
 mod reads;
 mod submissions;
+#[cfg(test)]
+mod tests;
 
 pub use executions::{End, Execution};
+pub use files::HistoryError;
 pub use history::{
     Answer, Effect, History, Id, Kind, Member, Numbers, Operation, Place, Shard, Source, Submission, Topic,
 };

@@ -15,8 +15,17 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
         .collect();
     let submissions = history.operations.iter().filter_map(|operation| match &operation.kind {
         Kind::Submit(submission) => Some((submission, &operation.answer)),
-        Kind::Cancel(_) | Kind::Add(_) | Kind::Read => None,
+        Kind::Cancel(_) | Kind::Add(_) | Kind::Read | Kind::OldEpoch(..) => None,
     });
+    for operation in &history.operations {
+        if let (Kind::OldEpoch(shard, epoch), Answer::Added) = (&operation.kind, &operation.answer) {
+            let at = operation.begun_ns;
+            findings.add(
+                "C7",
+                format!("a proposal for shard {shard} in epoch {epoch} was taken after {at} ns, which is over"),
+            );
+        }
+    }
     for (submission, answer) in submissions.clone() {
         one(submission, answer, executions, &cancelled, findings);
     }

@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Pause between two reads.
 const READ_EVERY: Duration = Duration::from_millis(700);
+/// Pause between two proposals of a superseded scheduler.
+const PROPOSE_EVERY: Duration = Duration::from_secs(5);
 /// What names of namespaces begin with.
 const ADDED: &str = "added-";
 /// Pause before a submission is repeated.
@@ -202,6 +204,44 @@ pub(crate) async fn read(coordinators: &Coordinators, noted: &Noted) {
             let there = catalogue.namespaces.into_iter().filter_map(number).collect();
             let (kind, answer, ended_ns) = (Kind::Read, Answer::There(there), now_ns());
             noted.operations.lock().push(Operation { begun_ns, ended_ns, kind, answer });
+        }
+    }
+}
+
+/// Proposes what a superseded scheduler would, and notes whether it was taken.
+pub(crate) async fn propose_as_before(coordinators: &Coordinators, noted: &Noted) {
+    loop {
+        sleep(PROPOSE_EVERY).await;
+        let asking = coordinators
+            .call(PATIENCE, Repeat::Read, |mut member| async move { member.get_shards(v1::GetShardsRequest {}).await });
+        let shards = asking.await.map_or_else(|_| Vec::new(), |answer| answer.shards);
+        for shard in shards {
+            let position = shard.position.unwrap_or_default();
+            let Some(epoch) = position.epoch.checked_sub(1).filter(|epoch| *epoch > 0) else { continue };
+            let proposal = v1::Proposal {
+                shard: shard.shard,
+                epoch,
+                first_offset: position.next_offset,
+                next_offset: position.next_offset,
+                before: position.before,
+                ..Default::default()
+            };
+            let begun_ns = now_ns();
+            let asking = coordinators.call(PATIENCE, Repeat::Never, |mut member| {
+                let request = v1::ProposeRequest { request: 1, proposal: Some(proposal.clone()) };
+                async move {
+                    let mut answers = member.propose(futures::stream::iter([request])).await?.into_inner();
+                    Ok(tonic::Response::new(answers.message().await?))
+                }
+            });
+            use v1::{propose_response::Result as Proposed, verdict::Kind as Verdict};
+            let answer = match asking.await.ok().flatten().and_then(|answer| answer.result) {
+                Some(Proposed::Verdict(v1::Verdict { kind: Some(Verdict::Applied(_)) })) => Answer::Added,
+                Some(Proposed::Verdict(_)) => Answer::Rejected { why: "its epoch".into(), conflict: false },
+                _ => Answer::Unknown,
+            };
+            let kind = Kind::OldEpoch(shard.shard, epoch);
+            noted.operations.lock().push(Operation { begun_ns, ended_ns: now_ns(), kind, answer });
         }
     }
 }

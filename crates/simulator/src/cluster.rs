@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::bus::BROKER;
-use crate::client::{BY_RECORDS, BY_TIME, Client, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
+use crate::client::{self, BY_RECORDS, BY_TIME, Client, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
 use crate::faults::{self, Fault, Planned};
 use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
 use crate::observer::{Observer, Seen, read, source};
@@ -53,6 +54,8 @@ pub struct Options {
     pub without: BTreeSet<usize>,
     /// A bug that is to be found.
     pub plant: Option<Plant>,
+    /// Where the history is written, for `nova-check`.
+    pub history: Option<PathBuf>,
 }
 
 /// What a run came to.
@@ -194,6 +197,11 @@ impl Cluster {
             violations.extend(self.explain().into_iter().map(|what| violation("J2", what)));
         }
         let history = self.history(&noted, &workflows, seen.unwrap_or_default());
+        if let Some(dir) = &options.history
+            && let Err(error) = history.write(dir)
+        {
+            violations.push(violation("empty", format!("the history is not written: {error}")));
+        }
         let counts = match nova_checker::check(&history) {
             Ok(counts) => counts,
             Err(found) => {
@@ -239,7 +247,8 @@ impl Cluster {
         });
         let (ground, own) = (self.ground.clone(), Arc::clone(&noted));
         self.world.start("reader", |_| async move {
-            crate::client::read(&hosts::coordinators(&ground.net, "reader"), &own).await;
+            let coordinators = hosts::coordinators(&ground.net, "reader");
+            tokio::join!(client::read(&coordinators, &own), client::propose_as_before(&coordinators, &own));
         });
         noted
     }

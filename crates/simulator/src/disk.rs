@@ -84,7 +84,10 @@ impl Changed {
     /// A sync failed.
     fn give_up(&mut self) {
         self.syncing.clear();
-        self.given_up.append(&mut self.undo);
+        // That a file has another length stays to be written: only pages are taken for written.
+        let (lengths, pages) = std::mem::take(&mut self.undo).into_iter().partition(|undo| undo.length == 0);
+        self.undo = lengths;
+        self.given_up.extend::<Vec<Undo>>(pages);
     }
 }
 

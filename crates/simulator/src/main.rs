@@ -4,7 +4,7 @@
 mod runs;
 mod shrink;
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ enum Do {
         /// Tell the faults, one line each.
         #[arg(long)]
         faults: bool,
+        /// Directory to which the history is written, for nova-check.
+        #[arg(long)]
+        history: Option<PathBuf>,
         #[command(flatten)]
         how: How,
     },
@@ -109,7 +112,11 @@ fn plant(name: &str) -> Result<Plant, String> {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Do::Replay { seed, without, faults, how } => Ok(replay(seed, without.into_iter().collect(), faults, how)),
+        Do::Replay { seed, without, faults, history, how } => {
+            let span = Duration::from_secs(how.seconds);
+            let without = without.into_iter().collect();
+            Ok(replay(&Options { seed, span, without, plant: how.plant, history }, faults))
+        }
         Do::Run { seeds, first, jobs, until_found, how } => {
             let first = first.unwrap_or_else(|| u64::from(rand::random::<u32>()));
             run(first..first.saturating_add(seeds), how, jobs as usize, until_found)
@@ -123,7 +130,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCode {
+fn replay(options: &Options, faults: bool) -> ExitCode {
     // A task that panics ends alone, and nobody may miss it.
     static PANICKED: AtomicBool = AtomicBool::new(false);
     let tell = std::panic::take_hook();
@@ -134,9 +141,9 @@ fn replay(seed: u64, without: BTreeSet<usize>, faults: bool, how: How) -> ExitCo
     if let Ok(filter) = EnvFilter::try_from_env("NOVA_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
+    let seed = options.seed;
     std::thread::spawn(move || watch(seed));
-    let span = Duration::from_secs(how.seconds);
-    let report = nova_simulator::run(&Options { seed, span, without, plant: how.plant });
+    let report = nova_simulator::run(options);
     println!("seed {seed}: {report}");
     if faults {
         report.faults.iter().for_each(|fault| println!("  fault {fault}"));

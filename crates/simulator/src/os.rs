@@ -22,6 +22,7 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::task::Waker;
+use std::time::Duration;
 
 use nova_host::blocking;
 use rand::rngs::SmallRng;
@@ -63,7 +64,8 @@ struct Thread {
 impl Thread {
     /// The disks, which are told the time.
     fn disks(&mut self) -> &mut Disks {
-        self.disks.time(self.now_ns, blocking::owed());
+        let owed = blocking::owed().as_nanos() as i64;
+        self.disks.time(self.now_ns, Duration::from_nanos(world(self.skew, owed).unsigned_abs()));
         &mut self.disks
     }
 }
@@ -425,7 +427,10 @@ unsafe fn sync(fd: libc::c_int, call: libc::c_long) -> libc::c_int {
             (about, known)
         };
         let is_folder = about.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        known.then(|| thread.disks().syncs(about.st_ino, is_folder))
+        let skew = thread.skew;
+        let synced = known.then(|| thread.disks().syncs(about.st_ino, is_folder))?;
+        // It is waited for by the clock of the process, and not one nanosecond less.
+        Some(synced.map(|time| Duration::from_nanos(shown(skew, time.as_nanos() as i64).unsigned_abs() + 2)))
     });
     match simulated.flatten() {
         Some(Ok(time)) => {

@@ -4,6 +4,7 @@
 mod runs;
 mod shrink;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,9 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What there is in so many runs, or they say nothing.
+const SEEN_IN_MANY: [&str; 4] = ["stale", "duplicates", "repeated", "triggered"];
+const MANY: u64 = 30;
 /// Longest time in which all processes of a simulation are to sleep once.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
 
@@ -172,9 +176,11 @@ fn watch(seed: u64) {
 fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize, until_found: bool) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let (mut count, mut failed) = (0, Vec::new());
+    let mut seen: BTreeMap<&str, u64> = SEEN_IN_MANY.iter().map(|what| (*what, 0)).collect();
     runs::many(seeds, how, jobs, |ran| {
         print!("{}", ran.said);
         count += 1;
+        seen.iter_mut().for_each(|(what, total)| *total += ran.count(what));
         if !ran.broken.is_empty() {
             failed.push(ran.seed);
         }
@@ -191,7 +197,12 @@ fn run(seeds: std::ops::Range<u64>, how: How, jobs: usize, until_found: bool) ->
     for seed in &failed {
         println!("again: nova-sim replay {seed} {}", how.arguments().join(" "));
     }
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let unseen: Vec<&str> = seen.into_iter().filter(|(_, total)| *total == 0).map(|(what, _)| what).collect();
+    let empty = count >= MANY && !unseen.is_empty();
+    if empty {
+        println!("empty: in none of them were there {}: they say nothing", unseen.join(", "));
+    }
+    Ok(if failed.is_empty() && !empty { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A table of all bugs, in Markdown: in which run each is found, and by what.
@@ -213,4 +224,16 @@ fn plants(seeds: u64, seconds: u64, jobs: usize) -> anyhow::Result<ExitCode> {
         println!("| `{}` | {} | {run} | {by} |", plant.name(), plant.what());
     }
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs::Ran;
+
+    #[test]
+    fn what_a_run_told_is_counted() {
+        let said = "seed 1: 5 s simulated, 3 faults, 70 accepted, 2 stale, 19 duplicates, trace 00\n  J2: 9 stale\n";
+        let ran = Ran { seed: 1, broken: Default::default(), faults: Vec::new(), said: said.into() };
+        assert_eq!([ran.count("stale"), ran.count("duplicates"), ran.count("repeated")], [2, 19, 0]);
+    }
 }

@@ -18,6 +18,15 @@ pub(crate) struct Ran {
     pub said: String,
 }
 
+impl Ran {
+    /// A number that the run told: the one before this word.
+    pub(crate) fn count(&self, word: &str) -> u64 {
+        let told = self.said.lines().next().unwrap_or_default();
+        let before = told.split([',', ':']).find_map(|part| part.trim().strip_suffix(word));
+        before.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
 fn start(seed: u64, how: How, more: &[String]) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe().context("where this program is")?);
     command.args(["replay", &seed.to_string()]).args(how.arguments()).args(more);

@@ -141,8 +141,9 @@ impl Decider<'_> {
         let reason: Box<str> = cut(reason).into();
         if !matches!(root.phase, Phase::Stopping(Ending::Cancelled(_))) {
             self.say(Event::CancelRequested(id, reason.clone()));
-            let runs = root.nodes.iter().any(|node| node.state == crate::output::NodeState::Running);
-            if nova_plants::is(Plant::CancelAtDispatch) && runs {
+            if nova_plants::is(Plant::CancelAtDispatch)
+                && root.nodes.iter().any(|node| node.state == crate::output::NodeState::Running)
+            {
                 self.reply(shard, reply_to, Answer::Cancelling { execution: id });
                 return Ok(());
             }

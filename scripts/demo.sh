@@ -9,8 +9,8 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say "Building (the first time takes some minutes)"
 # Not optimised: it is ready in half the time, and fast enough to watch.
 cargo build --locked -p nova-cli --bin nova --example shop
-nova=target/debug/nova
-shop=target/debug/examples/shop
+nova="${CARGO_TARGET_DIR:-target}"/debug/nova
+shop="${CARGO_TARGET_DIR:-target}"/debug/examples/shop
 
 data=$(mktemp -d)
 pids=()

@@ -50,8 +50,8 @@ pub struct Options {
     pub seed: u64,
     /// How long there are faults.
     pub span: Duration,
-    /// Faults of the plan that are left out, by their numbers.
-    pub without: BTreeSet<usize>,
+    /// Only these faults of the plan, by their numbers; none: all.
+    pub only: Option<BTreeSet<usize>>,
     /// A bug that is to be found.
     pub plant: Option<Plant>,
     /// Where the history is written, for `nova-check`.
@@ -182,7 +182,8 @@ impl Cluster {
             violations.push(violation("J1", "nothing is accepted before the first fault"));
         }
         let begin = self.world.now();
-        let plan: Vec<Planned> = plan.into_iter().filter(|it| !options.without.contains(&it.number)).collect();
+        let wanted = |it: &Planned| options.only.as_ref().is_none_or(|only| only.contains(&it.number));
+        let plan: Vec<Planned> = plan.into_iter().filter(wanted).collect();
         self.faults(&plan, begin, options.span);
         noted.stop.store(true, Ordering::Relaxed);
         let open = Arc::clone(&noted);

@@ -55,9 +55,9 @@ enum Do {
     Replay {
         /// Which.
         seed: u64,
-        /// Faults that are left out, by their numbers.
+        /// Only these faults, by their numbers.
         #[arg(long, value_delimiter = ',')]
-        without: Vec<usize>,
+        only: Option<Vec<usize>>,
         /// Tell the faults, one line each.
         #[arg(long)]
         faults: bool,
@@ -116,10 +116,10 @@ fn plant(name: &str) -> Result<Plant, String> {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Do::Replay { seed, without, faults, history, how } => {
+        Do::Replay { seed, only, faults, history, how } => {
             let span = Duration::from_secs(how.seconds);
-            let without = without.into_iter().collect();
-            Ok(replay(&Options { seed, span, without, plant: how.plant, history }, faults))
+            let only = only.map(|only| only.into_iter().collect());
+            Ok(replay(&Options { seed, span, only, plant: how.plant, history }, faults))
         }
         Do::Run { seeds, first, jobs, until_found, how } => {
             let first = first.unwrap_or_else(|| u64::from(rand::random::<u32>()));

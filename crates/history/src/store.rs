@@ -138,8 +138,8 @@ impl History {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10));
         let failed = |source| HistoryError::Open { path: file.to_owned(), source };
-        // One connection that is closed before anything is answered: its side files go with it, so that what is refused
-        // stays as it was. A pool closes its connections when it comes to it.
+        look(file, &cluster.to_string()).await?;
+        // One connection that is closed before anything is answered, so that whose file it is stands in the file itself.
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let prepared = prepare(&mut connection, file, &cluster.to_string()).await;
         let closed = connection.close().await;
@@ -287,6 +287,38 @@ impl History {
         };
         rows.iter().map(event).collect()
     }
+}
+
+/// Refuses what is not ours or newer without changing a byte. A connection that may write takes over what a process that
+/// was killed has left in the side files, and it is then no longer theirs; this one reads the file alone.
+async fn look(file: &Path, own: &str) -> Result<(), HistoryError> {
+    let options = SqliteConnectOptions::new().filename(file).read_only(true).immutable(true);
+    // What cannot be read here is new, or is found damaged by the one that may write.
+    let Ok(mut connection) = SqliteConnection::connect_with(&options).await else { return Ok(()) };
+    let cluster = sqlx::query_scalar::<_, String>("SELECT value FROM meta WHERE key = 'cluster'");
+    let cluster = cluster.fetch_optional(&mut connection).await;
+    let format = sqlx::query_scalar::<_, i64>("SELECT max(version) FROM _sqlx_migrations");
+    let format = format.fetch_optional(&mut connection).await;
+    let _ = connection.close().await;
+    match cluster {
+        Ok(Some(found)) if found != own => return Err(HistoryError::ForeignCluster { path: file.to_owned(), found }),
+        // The side files may have a first page that would do instead.
+        Err(source) if is_no_database(&source) => {
+            return Err(HistoryError::Open { path: file.to_owned(), source });
+        }
+        _ => {}
+    }
+    match format {
+        Ok(Some(found)) if !sqlx::migrate!().version_exists(found) => {
+            Err(HistoryError::NewerFormat { path: file.to_owned(), found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `SQLITE_NOTADB`: the file does not begin as one of SQLite's.
+fn is_no_database(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "26")
 }
 
 async fn prepare(connection: &mut SqliteConnection, file: &Path, own: &str) -> Result<(), HistoryError> {

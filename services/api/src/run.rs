@@ -162,7 +162,11 @@ impl Api {
             result = serving => result.map_err(RunError::Serve),
             () = overtime => Ok(()),
         };
-        let _ = tokio::time::timeout(CLOSING, app.history.close()).await;
+        if tokio::time::timeout(CLOSING, app.history.close()).await.is_err() {
+            tracing::warn!(
+                "the history was not closed in {CLOSING:?}: the next start finds its rows in the side files"
+            );
+        }
         result
     }
 }

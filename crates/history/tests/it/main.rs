@@ -1,14 +1,20 @@
 //! From the event topic to answers, and again from the beginning.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use bytes::Bytes;
 use nova_bus::{Bus, Layout, MemoryBus, Topic};
 use nova_history::{Filter, History, HistoryError, Ingester};
 use nova_wire::{ClusterId, v1};
 use prost::Message;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tokio_util::sync::CancellationToken;
 
 fn cluster() -> ClusterId {
@@ -101,6 +107,41 @@ async fn events_become_rows_once_and_can_be_read_again_from_the_beginning() {
     }
     let other = History::open(&file, ClusterId::of_name("another")).await;
     assert!(matches!(other, Err(HistoryError::ForeignCluster { .. })));
+}
+
+/// What a process that was killed leaves: rows in the side files that are not yet in the file itself.
+#[tokio::test]
+async fn what_a_killed_process_left_is_refused_by_others_as_it_is() {
+    let (dir, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let history = History::open(&dir.path().join("history.db"), cluster()).await.unwrap();
+    history.clear().await.unwrap();
+    let files = |dir: &Path| {
+        let file = |entry: io::Result<fs::DirEntry>| entry.map(|it| (it.file_name(), fs::read(it.path()).unwrap()));
+        fs::read_dir(dir).unwrap().map(file).collect::<io::Result<BTreeMap<_, _>>>().unwrap()
+    };
+    let left = files(dir.path());
+    assert!(left.get(OsStr::new("history.db-wal")).is_some_and(|log| !log.is_empty()), "{:?}", left.keys());
+    for (name, bytes) in &left {
+        fs::write(image.path().join(name), bytes).unwrap();
+    }
+    let file = image.path().join("history.db");
+    let other = History::open(&file, ClusterId::of_name("another")).await;
+    assert!(matches!(other, Err(HistoryError::ForeignCluster { .. })));
+    assert!(files(image.path()) == left);
+    fs::write(&file, b"x".repeat(left[OsStr::new("history.db")].len())).unwrap();
+    let damaged = files(image.path());
+    let error = History::open(&file, cluster()).await.err();
+    assert!(matches!(error, Some(HistoryError::Open { .. })), "{error:?}");
+    assert!(files(image.path()) == damaged);
+    fs::write(&file, &left[OsStr::new("history.db")]).unwrap();
+    History::open(&file, cluster()).await.unwrap().close().await;
+    let mut connection = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET version = 9000 WHERE version = 1").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let newer = files(image.path());
+    let error = History::open(&file, cluster()).await.err();
+    assert!(matches!(error, Some(HistoryError::NewerFormat { found: 9000, .. })), "{error:?}");
+    assert!(files(image.path()) == newer);
 }
 
 #[tokio::test]

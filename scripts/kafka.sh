@@ -16,6 +16,8 @@
 #
 # The jars live in .cache/ beside this script's folder (NOVA_CACHE changes that), Maven fetches them once.
 # KAFKA_HEAP   heap of a broker, default 320m
+# KAFKA_HOSTS  address of each broker, "10.77.1.31 10.77.1.32 …", in network namespaces of these names: KAFKA_NETNS="k1 k2 …";
+#              default: 127.0.0.1, and none. Ports are then 9092 and 9093
 # KAFKA_EXTRA  more broker settings, "key=value\nkey=value", written at start
 # Needs bash, flock, setsid, Java 17 or newer, and Maven for the first fetch.
 set -euo pipefail
@@ -28,7 +30,7 @@ PLUGIN=org.apache.maven.plugins:maven-dependency-plugin:3.6.1
 JVM=(-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Djava.awt.headless=true)
 
 die() { echo "kafka: $*" >&2; exit 1; }
-usage() { sed -n '2,20p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit "${1:-2}"; }
+usage() { sed -n '2,22p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit "${1:-2}"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${NOVA_CACHE:-$root/.cache}
@@ -84,19 +86,28 @@ pid_of() { # broker -> its pid, if that process is really our broker and not a l
 }
 list() { local b; for b in "$dir"/b[0-9]*; do [ -d "$b" ] && echo "${b##*/b}"; done; return 0; }
 port_of() { sed -n 's/^# client-port=//p' "$dir/b$1/server.properties"; }
-bootstrap() { local all= n; for n in $(list); do all+="${all:+,}127.0.0.1:$(port_of "$n")"; done; echo "$all"; }
+nth() { local all=($2); echo "${all[$1 - 1]:-}"; }
+host_of() { local host; host=$(nth "$1" "${KAFKA_HOSTS:-}"); echo "${host:-127.0.0.1}"; }
+# Runs a command where the broker lives.
+at() { local ns; ns=$(nth "$1" "${KAFKA_NETNS:-}"); shift; if [ -n "$ns" ]; then exec nsenter --net="/run/netns/$ns" "$@"; else exec "$@"; fi; }
+bootstrap() { local all= n; for n in $(list); do all+="${all:+,}$(host_of "$n"):$(port_of "$n")"; done; echo "$all"; }
 busy() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-answers() { # asks the broker at this port for its API versions
+answers() { # asks the broker at this address and port for its API versions
   local n
-  n=$( (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf '\0\0\0\012\0\022\0\0\0\0\0\001\377\377' >&3 \
+  n=$( (exec 3<>"/dev/tcp/$1/$2" && printf '\0\0\0\012\0\022\0\0\0\0\0\001\377\377' >&3 \
         && timeout 2 head -c 4 <&3 | wc -c) 2>/dev/null ) || return 1
   [ "$n" = 4 ]
 }
-started() { grep -q 'Kafka Server started' "$dir/b$1/out.log" 2>/dev/null && answers "$(port_of "$1")"; }
+started() { grep -q 'Kafka Server started' "$dir/b$1/out.log" 2>/dev/null && answers "$(host_of "$1")" "$(port_of "$1")"; }
 
 free_ports() { # count -> that many ports nobody listens on, below the range the kernel gives to clients
   local found=() port
+  if [ -n "${KAFKA_HOSTS:-}" ]; then
+    for _ in $(seq $(($1 / 2))); do found+=(9092 9093); done
+    echo "${found[@]}"
+    return
+  fi
   while [ ${#found[@]} -lt "$1" ]; do
     port=$((15000 + (RANDOM * 32768 + RANDOM) % 17000))
     busy "$port" || found+=("$port")
@@ -107,7 +118,7 @@ free_ports() { # count -> that many ports nobody listens on, below the range the
 configure() { # broker, count, then client and controller port of each broker
   local n=$1 count=$2; shift 2
   local ports=("$@") voters= i replicas=1 isr=1
-  for i in $(seq "$count"); do voters+="${voters:+,}$i@127.0.0.1:${ports[2 * i - 1]}"; done
+  for i in $(seq "$count"); do voters+="${voters:+,}$i@$(host_of "$i"):${ports[2 * i - 1]}"; done
   [ "$count" = 3 ] && replicas=3 isr=2
   mkdir -p "$dir/b$n"
   cat >"$dir/b$n/base.properties" <<CONF
@@ -117,7 +128,7 @@ node.id=$n
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:${ports[2 * n - 2]},CONTROLLER://127.0.0.1:${ports[2 * n - 1]}
+listeners=PLAINTEXT://$(host_of "$n"):${ports[2 * n - 2]},CONTROLLER://$(host_of "$n"):${ports[2 * n - 1]}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$dir/b$n/data
 default.replication.factor=$replicas
@@ -185,7 +196,7 @@ start() {
   for n in $(list); do
     if pid=$(pid_of "$n"); then kill -CONT "$pid"; continue; fi
     : >"$dir/b$n/out.log"
-    (cd "$dir/b$n"; exec setsid nohup "$JAVA" -Xms64m -Xmx"${KAFKA_HEAP:-320m}" "${broker_jvm[@]}" \
+    (cd "$dir/b$n"; at "$n" setsid nohup "$JAVA" -Xms64m -Xmx"${KAFKA_HEAP:-320m}" "${broker_jvm[@]}" \
       -Dlog4j2.configurationFile="$dir/log4j2.yaml" -cp "$dist/libs/*" kafka.Kafka "$dir/b$n/server.properties" \
       >>"$dir/b$n/out.log" 2>&1 9>&- </dev/null) &
     echo $! >"$dir/b$n/pid"

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use nova_checker::{Answer, Id, Kind, Operation, Submission};
 use nova_client::{Coordinators, Repeat};
 use nova_engine::ids::{ExecutionId, ShardId};
 use nova_wire::{ClusterId, v1};
+use nova_workload::{BY_RECORDS, BY_TIME, NAMESPACE, Noted, ORDERS, ORDERS_PARTITIONS, Workflow, trigger};
 use parking_lot::Mutex;
 use prost::Message;
 use rand::Rng;
@@ -21,43 +22,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::bus::SimulatedBus;
 use crate::os;
-use crate::workload::Workflow;
-
-pub(crate) const NAMESPACE: &str = "default";
-/// Topic of the users that starts executions, and its partitions.
-pub(crate) const ORDERS: &str = "orders";
-pub(crate) const ORDERS_PARTITIONS: u32 = 2;
-/// Ids of triggers.
-pub(crate) const BY_RECORDS: &str = "by-records";
-pub(crate) const BY_TIME: &str = "by-time";
-/// Milliseconds between two slots of the schedule, and its input.
-pub(crate) const SLOT_MS: u64 = 10_000;
-pub(crate) const SLOT_INPUT: i64 = 7;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a submission.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Pause between two reads.
-const READ_EVERY: Duration = Duration::from_millis(700);
-/// Pause between two proposals of a superseded scheduler.
-const PROPOSE_EVERY: Duration = Duration::from_secs(5);
-/// What names of namespaces begin with.
-const ADDED: &str = "added-";
 /// Pause before a submission is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// What the client leaves behind.
-#[derive(Default)]
-pub(crate) struct Noted {
-    /// All it asked for.
-    pub operations: Mutex<Vec<Operation>>,
-    /// It has made workflows and triggers.
-    pub is_ready: AtomicBool,
-    /// It shall ask for nothing new.
-    pub stop: AtomicBool,
-    /// What it asked for and has no answer.
-    pub open: AtomicUsize,
-}
 
 /// Who is answered, by number of the request.
 type Waiting = Mutex<BTreeMap<u64, oneshot::Sender<v1::reply::Answer>>>;
@@ -182,71 +152,8 @@ impl Client {
     }
 }
 
-/// A trigger as it is stored.
-pub(crate) fn trigger(id: &str, workflow: &str) -> serde_json::Value {
-    if id == BY_RECORDS {
-        return json!({ "id": id, "workflow": workflow, "type": "kafka", "topic": ORDERS, "from": "earliest" });
-    }
-    json!({ "id": id, "workflow": workflow, "type": "cron", "schedule": "*/10 * * * * *", "catchUp": "all",
-        "input": { "n": SLOT_INPUT } })
-}
-
-/// Reads the namespaces again and again, and notes which are there.
-pub(crate) async fn read(coordinators: &Coordinators, noted: &Noted) {
-    loop {
-        sleep(READ_EVERY).await;
-        let begun_ns = now_ns();
-        let asking = coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
-            member.get_catalogue(v1::GetCatalogueRequest::default()).await
-        });
-        if let Ok(catalogue) = asking.await {
-            let number = |it: v1::Namespace| it.name.strip_prefix(ADDED)?.parse().ok();
-            let there = catalogue.namespaces.into_iter().filter_map(number).collect();
-            let (kind, answer, ended_ns) = (Kind::Read, Answer::There(there), now_ns());
-            noted.operations.lock().push(Operation { begun_ns, ended_ns, kind, answer });
-        }
-    }
-}
-
-/// Proposes what a superseded scheduler would, and notes whether it was taken.
-pub(crate) async fn propose_as_before(coordinators: &Coordinators, noted: &Noted) {
-    loop {
-        sleep(PROPOSE_EVERY).await;
-        let asking = coordinators
-            .call(PATIENCE, Repeat::Read, |mut member| async move { member.get_shards(v1::GetShardsRequest {}).await });
-        let shards = asking.await.map_or_else(|_| Vec::new(), |answer| answer.shards);
-        for shard in shards {
-            let position = shard.position.unwrap_or_default();
-            let Some(epoch) = position.epoch.checked_sub(1).filter(|epoch| *epoch > 0) else { continue };
-            let proposal = v1::Proposal {
-                shard: shard.shard,
-                epoch,
-                first_offset: position.next_offset,
-                next_offset: position.next_offset,
-                before: position.before,
-                ..Default::default()
-            };
-            let begun_ns = now_ns();
-            let asking = coordinators.call(PATIENCE, Repeat::Never, |mut member| {
-                let request = v1::ProposeRequest { request: 1, proposal: Some(proposal.clone()) };
-                async move {
-                    let mut answers = member.propose(futures::stream::iter([request])).await?.into_inner();
-                    Ok(tonic::Response::new(answers.message().await?))
-                }
-            });
-            use v1::{propose_response::Result as Proposed, verdict::Kind as Verdict};
-            let answer = match asking.await.ok().flatten().and_then(|answer| answer.result) {
-                Some(Proposed::Verdict(v1::Verdict { kind: Some(Verdict::Applied(_)) })) => Answer::Added,
-                Some(Proposed::Verdict(_)) => Answer::Rejected { why: "its epoch".into(), conflict: false },
-                _ => Answer::Unknown,
-            };
-            let kind = Kind::OldEpoch(shard.shard, epoch);
-            noted.operations.lock().push(Operation { begun_ns, ended_ns: now_ns(), kind, answer });
-        }
-    }
-}
-
-fn now_ns() -> u64 {
+/// The clock of all notes.
+pub(crate) fn now_ns() -> u64 {
     os::now_ns().unsigned_abs()
 }
 
@@ -402,14 +309,7 @@ impl Shared {
 
     /// Makes a namespace.
     async fn added(self: Arc<Self>, n: u64) {
-        let namespace = v1::Namespace { name: format!("{ADDED}{n}"), ..Default::default() };
-        let begun = now_ns();
-        let asking = self.client.coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {
-            let namespace = namespace.clone();
-            async move { member.put_namespace(namespace).await }
-        });
-        let answer = if asking.await.is_ok() { Answer::Added } else { Answer::Unknown };
-        self.note(begun, Kind::Add(n), answer);
+        nova_workload::added(&self.client.coordinators, &self.client.noted, now_ns, n).await;
         self.closed();
     }
 

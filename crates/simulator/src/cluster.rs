@@ -9,20 +9,19 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use nova_bus::{Bus, MemoryBus, Topic, TopicSpec};
-use nova_checker::{Answer, Counts, History, Numbers, Place, Source, Violation};
+use nova_checker::{Answer, Counts, History, Violation};
 use nova_plants::Plant;
 use nova_wire::v1;
+use nova_workload::{Noted, ORDERS, ORDERS_PARTITIONS, Observer, Seen, Workflow};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::bus::BROKER;
-use crate::client::{self, BY_RECORDS, BY_TIME, Client, Noted, ORDERS, ORDERS_PARTITIONS, SLOT_INPUT, SLOT_MS};
+use crate::client::{Client, now_ns};
 use crate::faults::{self, Fault, Planned};
 use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
-use crate::observer::{Observer, Seen, read, source};
 use crate::operator::{self, Steps};
-use crate::workload::Workflow;
 use crate::{Process, Skew, Trouble, World, simulate};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -198,6 +197,10 @@ impl Cluster {
             violations.extend(self.explain().into_iter().map(|what| violation("J2", what)));
         }
         let history = self.history(&noted, &workflows, seen.unwrap_or_default());
+        let history = history.unwrap_or_else(|| {
+            violations.push(violation("empty", "the topics cannot be read"));
+            History::default()
+        });
         if let Some(dir) = &options.history
             && let Err(error) = history.write(dir)
         {
@@ -249,7 +252,10 @@ impl Cluster {
         let (ground, own) = (self.ground.clone(), Arc::clone(&noted));
         self.world.start("reader", |_| async move {
             let coordinators = hosts::coordinators(&ground.net, "reader");
-            tokio::join!(client::read(&coordinators, &own), client::propose_as_before(&coordinators, &own));
+            tokio::join!(
+                nova_workload::read(&coordinators, &own, now_ns),
+                nova_workload::propose_as_before(&coordinators, &own, now_ns)
+            );
         });
         noted
     }
@@ -474,69 +480,46 @@ impl Cluster {
 
     /// Waits until all has ended, and gives what members and shards say then.
     fn settle(&mut self) -> Option<Seen> {
-        let seen = Arc::new(Mutex::new(None));
-        let (ground, own) = (self.ground.clone(), Arc::clone(&seen));
-        self.world.start("observer", |_| async move {
-            let observer = Observer { coordinators: hosts::coordinators(&ground.net, "observer"), ground };
-            let all = observer.settle().await;
-            *own.lock() = Some(all);
-        });
-        let look = Arc::clone(&seen);
-        self.go_on(SETTLED, || look.lock().is_some());
-        seen.lock().take()
+        self.observe(SETTLED, |observer| async move { observer.settle().await })
     }
 
     /// What is known where not all ends, for people.
     fn explain(&mut self) -> Vec<String> {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let (ground, own) = (self.ground.clone(), Arc::clone(&said));
-        self.world.start("explainer", |_| async move {
-            let observer = Observer { coordinators: hosts::coordinators(&ground.net, "explainer"), ground };
-            if let Err(error) = observer.explain(&own).await {
-                own.lock().push(error.to_string());
-            }
-        });
-        self.go_on(PATIENCE * 2, || false);
-        std::mem::take(&mut *said.lock())
+        let said = self.observe(PATIENCE * 2, |observer| async move { observer.explain().await });
+        said.map_or_else(Vec::new, |said| said.unwrap_or_else(|error| vec![error.to_string()]))
     }
 
-    fn history(&self, noted: &Noted, workflows: &[Workflow], seen: Seen) -> History {
-        let mut topics = BTreeMap::new();
-        let own = [
-            (Topic::Commands, nova_checker::Topic::Commands, LAYOUT.shards),
-            (Topic::Tasks, nova_checker::Topic::Tasks, LAYOUT.inboxes),
-            (Topic::Replies, nova_checker::Topic::Replies, LAYOUT.apis),
-            (Topic::Events, nova_checker::Topic::Events, LAYOUT.events),
-        ];
-        for (from, topic, partitions) in own {
-            for partition in 0..partitions {
-                let records = read(&self.ground.broker, &from, partition);
-                topics.insert(Place { topic, partition }, records);
-            }
-        }
-        let mut sources = vec![Source {
-            name: source(BY_TIME, 0),
-            numbers: Numbers::Every(SLOT_MS, workflows[0].expected(SLOT_INPUT)),
-        }];
-        for partition in 0..ORDERS_PARTITIONS {
-            let records = read(&self.ground.broker, &Topic::Named(ORDERS.into()), partition);
-            let numbers = (0..).zip(&records).map(|(offset, record)| {
-                let input: serde_json::Value = serde_json::from_slice(record).expect("the client writes JSON");
-                let n = input["n"].as_i64().unwrap_or_default();
-                (nova_trigger_rules::number_of_offset(offset), workflows[0].expected(n))
-            });
-            let name = source(BY_RECORDS, partition);
-            sources.push(Source { name, numbers: Numbers::These(numbers.collect()) });
-        }
-        History {
-            cluster: CLUSTER.into(),
-            operations: noted.operations.lock().clone(),
-            effects: self.ground.effects.lock().clone(),
-            topics,
-            sources,
-            members: seen.members,
-            shards: seen.shards,
-        }
+    fn history(&mut self, noted: &Arc<Noted>, workflows: &Arc<Vec<Workflow>>, seen: Seen) -> Option<History> {
+        let (noted, workflows) = (Arc::clone(noted), Arc::clone(workflows));
+        let effects = self.ground.effects.lock().clone();
+        let reading =
+            |observer: Observer| async move { observer.history(CLUSTER, &noted, effects, &workflows[0], seen).await };
+        self.observe(PATIENCE * 2, reading)?.ok()
+    }
+
+    /// Looks at the cluster from a host of its own.
+    fn observe<T: Send + 'static, F: Future<Output = T> + Send>(
+        &mut self,
+        limit: Duration,
+        look: impl FnOnce(Observer) -> F + Send + 'static,
+    ) -> Option<T> {
+        let seen = Arc::new(Mutex::new(None));
+        let (ground, own) = (self.ground.clone(), Arc::clone(&seen));
+        self.world.start("observer", |_| async move {
+            let observer = Observer {
+                coordinators: hosts::coordinators(&ground.net, "observer"),
+                members: hosts::members()
+                    .map(|host| (host.name.to_owned(), hosts::one(&ground.net, "observer", host)))
+                    .collect(),
+                bus: Arc::new(ground.broker),
+                layout: LAYOUT,
+            };
+            let all = look(observer).await;
+            *own.lock() = Some(all);
+        });
+        let look = Arc::clone(&seen);
+        self.go_on(limit, || look.lock().is_some());
+        seen.lock().take()
     }
 }
 

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nova_bus::{Layout, MemoryBus, SharedBus};
+use nova_checker::Effect;
 use nova_client::Coordinators;
 use nova_coordinator::Coordinator;
 use nova_scheduler::Scheduler;
 use nova_trigger::Trigger;
 use nova_worker::Worker;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::SimulatedBus;
+use crate::client::now_ns;
 use crate::net::SharedNet;
-use crate::work::{self, Effects};
 
 /// Name of the cluster.
 pub(crate) const CLUSTER: &str = "simulated";
@@ -97,7 +99,7 @@ pub(crate) fn one(net: &SharedNet, name: &str, member: Host) -> Coordinators {
 pub(crate) struct Ground {
     pub net: SharedNet,
     pub broker: MemoryBus,
-    pub effects: Effects,
+    pub effects: Arc<Mutex<Vec<Effect>>>,
     pub data: PathBuf,
 }
 
@@ -163,7 +165,7 @@ impl Ground {
             data: self.data(host),
             ..Default::default()
         };
-        let registry = work::registry(host.name, Arc::clone(&self.effects));
+        let registry = nova_workload::registry(host.name, Arc::clone(&self.effects) as _, now_ns);
         let bus: SharedBus = Arc::new(self.bus(host.name, process));
         Worker::with(config, coordinators(&self.net, host.name), bus, registry)?.run(CancellationToken::new()).await
     }

@@ -22,11 +22,8 @@ mod disk;
 mod faults;
 mod hosts;
 mod net;
-mod observer;
 mod operator;
 mod os;
-mod work;
-mod workload;
 mod world;
 
 pub use cluster::{Options, Report, run};

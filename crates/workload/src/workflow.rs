@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 /// Numbers stay below.
 const MODULUS: i64 = 1_000_003;
-/// Kind of work that workers of the simulation carry out.
-pub(crate) const WORK: &str = "work";
+/// Kind of the tasks.
+pub const WORK: &str = "work";
 /// Bodies inside of bodies.
 const DEPTH: u32 = 2;
 
 /// A workflow.
-pub(crate) struct Workflow {
+pub struct Workflow {
+    /// Its name.
     pub name: String,
     steps: Vec<Step>,
 }
@@ -217,13 +218,15 @@ fn come_to(steps: &[Step], mut x: i64, acc: &mut i64) -> i64 {
 
 impl Workflow {
     /// A random one.
-    pub(crate) fn random(name: &str, random: &mut SmallRng) -> Self {
+    #[must_use]
+    pub fn random(name: &str, random: &mut SmallRng) -> Self {
         let steps = Maker { random, next: 0 }.steps(0);
         Self { name: name.to_owned(), steps }
     }
 
     /// Its document.
-    pub(crate) fn document(&self) -> Value {
+    #[must_use]
+    pub fn document(&self) -> Value {
         let mut x = "input.n".to_owned();
         let steps = nodes(&self.steps, &mut x);
         let output = json!({ "x": format!("${{ {x} }}"), "acc": "${ vars.acc }" });
@@ -232,7 +235,8 @@ impl Workflow {
     }
 
     /// What an execution with this input comes to.
-    pub(crate) fn expected(&self, n: i64) -> Value {
+    #[must_use]
+    pub fn expected(&self, n: i64) -> Value {
         let mut acc = 0;
         let x = come_to(&self.steps, n, &mut acc);
         json!({ "x": x, "acc": acc })

@@ -1,4 +1,4 @@
-//! What workers of the simulation carry out: they note it, and come to a number.
+//! What workers carry out: they note it, and come to a number.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::os;
-use crate::workload::WORK;
+use crate::{Clock, WORK};
 
 /// As often an attempt does something.
 const STEP: Duration = Duration::from_millis(100);
@@ -22,17 +21,36 @@ const STEP: Duration = Duration::from_millis(100);
 /// How long a slow attempt takes.
 const SLOW: Duration = Duration::from_secs(6);
 
-/// What all workers did.
-pub(crate) type Effects = Arc<Mutex<Vec<Effect>>>;
+/// Where workers note what they do.
+pub trait Notes: Send + Sync {
+    /// An attempt begins; gives its number, for [`Notes::step`].
+    fn begin(&self, effect: Effect) -> usize;
+    /// It does something, at this time.
+    fn step(&self, number: usize, at_ns: u64);
+}
+
+impl Notes for Mutex<Vec<Effect>> {
+    fn begin(&self, effect: Effect) -> usize {
+        let mut all = self.lock();
+        all.push(effect);
+        all.len() - 1
+    }
+
+    fn step(&self, number: usize, at_ns: u64) {
+        self.lock()[number].ended_ns = at_ns;
+    }
+}
 
 /// The executors of a worker.
-pub(crate) fn registry(process: &str, effects: Effects) -> Registry {
-    Registry::default().with(Arc::new(Work { process: process.to_owned(), effects }))
+#[must_use]
+pub fn registry(process: &str, notes: Arc<dyn Notes>, now: Clock) -> Registry {
+    Registry::default().with(Arc::new(Work { process: process.to_owned(), notes, now }))
 }
 
 struct Work {
     process: String,
-    effects: Effects,
+    notes: Arc<dyn Notes>,
+    now: Clock,
 }
 
 #[derive(Deserialize)]
@@ -47,24 +65,21 @@ struct Argument {
 }
 
 impl Work {
-    /// An attempt begins; gives its place among the effects.
     fn begin(&self, task: &Task) -> usize {
-        let now = os::now_ns().unsigned_abs();
-        let mut effects = self.effects.lock();
-        effects.push(Effect {
+        let now = (self.now)();
+        self.notes.begin(Effect {
             key: task.idempotency_key.to_string(),
             execution: Id::parse(&task.execution).expect("an execution has an id"),
             attempt: task.attempt,
             process: self.process.clone(),
             begun_ns: now,
             ended_ns: now,
-        });
-        effects.len() - 1
+        })
     }
 
     /// It does something. Nothing is done by one that is dropped, or stands still.
-    fn step(&self, place: usize) {
-        self.effects.lock()[place].ended_ns = os::now_ns().unsigned_abs();
+    fn step(&self, number: usize) {
+        self.notes.step(number, (self.now)());
     }
 }
 
@@ -75,14 +90,14 @@ impl Executor for Work {
     }
 
     async fn run(&self, task: &Task, stop: &CancellationToken) -> Result<Bytes, Failure> {
-        let place = self.begin(task);
+        let number = self.begin(task);
         let Argument { value, ms, fails, slow } = serde_json::from_slice(&task.with)
             .map_err(|error| Failure::permanent("work.argument", error.to_string()))?;
         let takes = if task.attempt <= slow { SLOW } else { Duration::from_millis(ms) };
         let end = Instant::now() + takes;
         while Instant::now() < end {
             tokio::select! {
-                () = sleep_until(end.min(Instant::now() + STEP)) => self.step(place),
+                () = sleep_until(end.min(Instant::now() + STEP)) => self.step(number),
                 () = stop.cancelled() => return Err(Failure::retryable("work.stopped", "stopped")),
             }
         }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Dir {
     path: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
+    temporary: Option<tempfile::TempDir>,
 }
 
 impl Dir {
@@ -33,7 +33,7 @@ impl Dir {
         if std::env::var_os("NOVA_KEEP").is_some_and(|value| value != "0") {
             made.disable_cleanup(true);
         }
-        Ok(Self { path: made.path().to_owned(), _temporary: Some(made) })
+        Ok(Self { path: made.path().to_owned(), temporary: Some(made) })
     }
 
     /// A directory of the caller; it is made when it is missing and stays.
@@ -43,12 +43,20 @@ impl Dir {
     pub fn kept(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         std::fs::create_dir_all(&path).map_err(Error::file("make", &path))?;
-        Ok(Self { path, _temporary: None })
+        Ok(Self { path, temporary: None })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves it where it is, for a look.
+    pub fn keep(&mut self) -> &Path {
+        if let Some(temporary) = &mut self.temporary {
+            temporary.disable_cleanup(true);
+        }
         &self.path
     }
 

@@ -1,6 +1,7 @@
 //! A real Kafka, through `scripts/kafka.sh`.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::{Error, Result, Usage, usage_of};
 const START: Duration = Duration::from_secs(600);
 const OTHER: Duration = Duration::from_secs(90);
 
-/// Brokers on loopback. They end when this is dropped; their data stays in the directory.
+/// Brokers, on loopback or on hosts of their own. They end when this is dropped; their data stays in the directory.
 #[derive(Debug)]
 pub struct Kafka {
     script: PathBuf,
@@ -18,6 +19,8 @@ pub struct Kafka {
     brokers: u32,
     optimise: bool,
     bootstrap: String,
+    /// What the script reads from its environment.
+    env: Vec<(&'static str, String)>,
 }
 
 impl Kafka {
@@ -27,25 +30,42 @@ impl Kafka {
     /// # Errors
     /// When the script is not there or fails.
     pub async fn start(brokers: u32, optimise: bool, dir: &Path) -> Result<Self> {
+        Self::begin(brokers, optimise, dir, Vec::new()).await
+    }
+
+    /// Starts as many brokers as there are hosts, 1 or 3: each in the network namespace of this name, at this address.
+    ///
+    /// # Errors
+    /// When the script is not there or fails.
+    pub async fn start_on(hosts: &[(String, IpAddr)], dir: &Path) -> Result<Self> {
+        let list = |one: &dyn Fn(&(String, IpAddr)) -> String| hosts.iter().map(one).collect::<Vec<_>>().join(" ");
+        let env = vec![
+            ("KAFKA_NETNS", list(&|(namespace, _)| namespace.clone())),
+            ("KAFKA_HOSTS", list(&|(_, address)| address.to_string())),
+        ];
+        Self::begin(hosts.len() as u32, false, dir, env).await
+    }
+
+    async fn begin(brokers: u32, optimise: bool, dir: &Path, env: Vec<(&'static str, String)>) -> Result<Self> {
         // Made first: whatever the script has begun when it fails or this is dropped is ended.
-        let mut kafka = Self { script: script()?, dir: dir.to_owned(), brokers, optimise, bootstrap: String::new() };
-        kafka.restart().await?;
+        let mut kafka =
+            Self { script: script()?, dir: dir.to_owned(), brokers, optimise, bootstrap: String::new(), env };
+        kafka.bootstrap = kafka.restart().await?;
         Ok(kafka)
     }
 
-    /// Brings back the brokers that are down, on their old ports, and waits until all answer.
+    /// Brings back the brokers that are down, on their old ports, and waits until all answer; gives where they do.
     ///
     /// # Errors
     /// When one does not come back.
-    pub async fn restart(&mut self) -> Result<()> {
+    pub async fn restart(&self) -> Result<String> {
         let brokers = self.brokers.to_string();
         let mut flags = vec!["--brokers", &brokers];
         flags.extend(self.optimise.then_some("--optimise"));
         let said = self.run("start", &flags, None, START).await?;
         let bootstrap = said.lines().rev().find_map(|line| line.strip_prefix("bootstrap="));
         let unexpected = || Error::Unexpected { what: "the answer of kafka.sh".into(), why: said.clone() };
-        self.bootstrap = bootstrap.ok_or_else(unexpected)?.trim().to_owned();
-        Ok(())
+        Ok(bootstrap.ok_or_else(unexpected)?.trim().to_owned())
     }
 
     /// `host:port` of all brokers, separated by commas.
@@ -99,7 +119,7 @@ impl Kafka {
     pub async fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let fixed = ["run", class, "--bootstrap-server", &self.bootstrap];
         let args = fixed.iter().chain(args).map(Into::into).collect();
-        crate::nova::run(&self.script, args, OTHER).await
+        crate::nova::run(&self.script, args, &self.env, OTHER).await
     }
 
     /// What the brokers use that run.
@@ -132,7 +152,7 @@ impl Kafka {
         args.extend(flags.iter().map(Into::into));
         args.push(self.dir.clone().into());
         args.extend(broker.map(|broker| broker.to_string().into()));
-        crate::nova::run(&self.script, args, within).await
+        crate::nova::run(&self.script, args, &self.env, within).await
     }
 }
 

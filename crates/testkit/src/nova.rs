@@ -58,18 +58,24 @@ impl Nova {
         I: IntoIterator<Item = S>,
         S: Into<OsString>,
     {
-        run(&self.path, args.into_iter().map(Into::into).collect(), COMMAND).await
+        run(&self.path, args.into_iter().map(Into::into).collect(), &[], COMMAND).await
     }
 }
 
 /// Runs a command to its end, or kills it at the deadline.
-pub(crate) async fn run(program: &Path, args: Vec<OsString>, within: Duration) -> Result<String> {
+pub(crate) async fn run(
+    program: &Path,
+    args: Vec<OsString>,
+    env: &[(&'static str, String)],
+    within: Duration,
+) -> Result<String> {
     let what = || {
         let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
         format!("{} {}", program.display(), args.join(" "))
     };
     let mut command = tokio::process::Command::new(program);
-    command.args(&args).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    command.args(&args).envs(env.iter().map(|(name, value)| (name, value)));
+    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
     let running = command.output();
     let output = match tokio::time::timeout(within, running).await {
         Ok(output) => output.map_err(|source| Error::Spawn { name: what(), source })?,

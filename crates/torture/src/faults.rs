@@ -1,0 +1,275 @@
+//! What goes wrong, and when: known from the seed before anything runs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+
+use crate::disks::{self, Syncs};
+use crate::hosts::{HOSTS, Host, Role, of};
+use crate::{net, tools};
+
+/// Longest time between two faults, and longest fault, in milliseconds.
+const CALM_MS: u64 = 5_000;
+const LASTS_MS: u64 = 6_000;
+/// A broker that was killed takes longer than that until it is back.
+const BROKER_MS: u64 = 12_000;
+/// Farthest jump of a wall clock, in seconds.
+const JUMP_S: i64 = 60;
+
+/// A kind of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub enum Kind {
+    /// A process dies.
+    Kill,
+    /// A process stands still.
+    Pause,
+    /// A host is cut off, hosts are split in two.
+    Cut,
+    /// Nothing gets from one host to another; the other way all does.
+    OneWay,
+    /// Packets are lost.
+    Loss,
+    /// Connections are reset.
+    Reset,
+    /// What a host sends goes through a narrow pipe.
+    Narrow,
+    /// What a host sends is late.
+    Delay,
+    /// A Kafka broker dies, or stands still.
+    Broker,
+    /// Syncs of a member take long.
+    SlowSync,
+    /// Syncs of a member fail.
+    FailedSync,
+    /// The power of a member, or of all, is cut.
+    Power,
+    /// The wall clock of a member jumps.
+    Clock,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("none is hidden").get_name())
+    }
+}
+
+/// Whether faults of a kind can be had on this machine.
+///
+/// # Errors
+/// With what is missing.
+pub fn probe(kind: Kind) -> Result<()> {
+    let need = |program: &str, package: &str| {
+        if tools::is_there(program) { Ok(()) } else { bail!("`{program}` is missing (Debian: {package})") }
+    };
+    match kind {
+        Kind::Kill | Kind::Pause | Kind::Broker => Ok(()),
+        Kind::Cut | Kind::OneWay | Kind::Loss | Kind::Reset => {
+            need("nft", "nftables")?;
+            net::probe()
+        }
+        Kind::Narrow | Kind::Delay => {
+            need("tc", "iproute2")?;
+            let net = net::Net::make()?;
+            let how = if kind == Kind::Delay { DELAY } else { NARROW };
+            net.slow(HOSTS[0], Some(how))
+        }
+        Kind::SlowSync | Kind::FailedSync => {
+            need("strace", "strace")?;
+            disks::probe_syncs()
+        }
+        Kind::Power => {
+            need("mkfs.xfs", "xfsprogs")?;
+            need("xfs_io", "xfsprogs")?;
+            disks::probe()
+        }
+        Kind::Clock if tools::faketime().is_some() => Ok(()),
+        Kind::Clock => bail!("libfaketime is missing (Debian: faketime)"),
+    }
+}
+
+/// What `tc` is told.
+pub const NARROW: &[&str] = &["tbf", "rate", "512kbit", "burst", "16kb", "latency", "400ms"];
+/// The same, of a host that is far away.
+pub const DELAY: &[&str] = &["netem", "delay", "80ms", "40ms"];
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process dies, and is started again.
+    Kill(Host),
+    /// A process stands still.
+    Pause(Host),
+    /// Hosts on one side lose those on the other, both ways; by bits, in the order of [`HOSTS`].
+    Split(u32),
+    /// Nothing gets from one host to another.
+    OneWay(Host, Host),
+    /// A host loses so many of a hundred packets.
+    Loss(Host, u8),
+    /// Connections from one host to another are reset.
+    Reset(Host, Host),
+    /// What a host sends goes through a narrow pipe.
+    Narrow(Host),
+    /// What a host sends is late.
+    Delay(Host),
+    /// Syncs of a member.
+    Syncs(Host, Syncs),
+    /// The power of these members is cut.
+    Power(Vec<Host>),
+    /// A wall clock is so many seconds off from now on.
+    Clock(Host, i64),
+}
+
+impl Fault {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Kill(host) | Self::Pause(host) if host.role == Role::Broker => Kind::Broker,
+            Self::Kill(_) => Kind::Kill,
+            Self::Pause(_) => Kind::Pause,
+            Self::Split(_) => Kind::Cut,
+            Self::OneWay(..) => Kind::OneWay,
+            Self::Loss(..) => Kind::Loss,
+            Self::Reset(..) => Kind::Reset,
+            Self::Narrow(_) => Kind::Narrow,
+            Self::Delay(_) => Kind::Delay,
+            Self::Syncs(_, Syncs::Slow(_)) => Kind::SlowSync,
+            Self::Syncs(_, Syncs::Fail) => Kind::FailedSync,
+            Self::Power(_) => Kind::Power,
+            Self::Clock(..) => Kind::Clock,
+        }
+    }
+
+    /// Processes that it is done to: one can have one such fault at a time.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Host> {
+        match self {
+            Self::Kill(host) | Self::Pause(host) | Self::Syncs(host, _) => vec![*host],
+            Self::Power(hosts) => hosts.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn sides(side: u32) -> (Vec<Host>, Vec<Host>) {
+    HOSTS.into_iter().partition(|host| side >> host.place() & 1 == 1)
+}
+
+/// Pairs that a split parts: from, to.
+pub fn parted(side: u32) -> impl Iterator<Item = (Host, Host)> {
+    let (one, other) = sides(side);
+    let pairs = move |a: Host| other.clone().into_iter().flat_map(move |b| [(a, b), (b, a)]);
+    one.into_iter().flat_map(pairs)
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |hosts: &[Host]| hosts.iter().map(|host| host.name).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Kill(host) => write!(f, "{host} is killed"),
+            Self::Pause(host) => write!(f, "{host} stands still"),
+            Self::Split(side) => write!(f, "{} lose all others", names(&sides(*side).0)),
+            Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
+            Self::Loss(host, percent) => write!(f, "{host} loses {percent} % of all packets"),
+            Self::Reset(from, to) => write!(f, "connections from {from} to {to} are reset"),
+            Self::Narrow(host) => write!(f, "{host} sends through a narrow pipe"),
+            Self::Delay(host) => write!(f, "what {host} sends is late"),
+            Self::Syncs(host, Syncs::Slow(ms)) => write!(f, "each sync of {host} takes {ms} ms"),
+            Self::Syncs(host, Syncs::Fail) => write!(f, "syncs of {host} fail"),
+            Self::Power(hosts) => write!(f, "the power of {} is cut", names(hosts)),
+            Self::Clock(host, s) => write!(f, "the wall clock of {host} is {s} s off"),
+        }
+    }
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its place in the plan, from 0.
+    pub number: usize,
+    /// From.
+    pub at: Duration,
+    /// Until.
+    pub until: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, at, until, fault } = self;
+        write!(f, "{number}: {:.1} to {:.1} s: {fault}", at.as_secs_f64(), until.as_secs_f64())
+    }
+}
+
+/// Faults of a run that lasts so long.
+#[must_use]
+pub fn plan(random: &mut SmallRng, span: Duration, kinds: &BTreeSet<Kind>) -> Vec<Planned> {
+    let kinds: Vec<Kind> = kinds.iter().copied().collect();
+    let mut all: Vec<Planned> = Vec::new();
+    let mut at = Duration::ZERO;
+    loop {
+        at += Duration::from_millis(random.random_range(0..CALM_MS));
+        let Some(kind) = kinds.choose(random).filter(|_| at < span) else { return all };
+        let fault = fault(*kind, random);
+        let lasts = if *kind == Kind::Broker { BROKER_MS } else { random.random_range(300..LASTS_MS) };
+        let until = (at + Duration::from_millis(lasts)).min(span);
+        // A process can be killed or paused once at a time, and two brokers of three are needed for anything.
+        let clash = |it: &&Planned| {
+            it.until > at
+                && (it.fault.processes().iter().any(|host| fault.processes().contains(host))
+                    || it.fault.kind() == Kind::Broker && fault.kind() == Kind::Broker)
+        };
+        if all.iter().find(clash).is_none() {
+            all.push(Planned { number: all.len(), at, until, fault });
+        }
+    }
+}
+
+fn fault(kind: Kind, random: &mut SmallRng) -> Fault {
+    let any = |random: &mut SmallRng, role: Option<Role>| {
+        let all: Vec<Host> =
+            HOSTS.into_iter().filter(|host| role.map_or(host.role != Role::Broker, |it| it == host.role)).collect();
+        *all.choose(random).expect("each role has hosts")
+    };
+    let pair = |random: &mut SmallRng| loop {
+        let [from, to] = [(); 2].map(|()| HOSTS[random.random_range(0..HOSTS.len())]);
+        // Brokers that lose each other are a fault of theirs.
+        if from != to && (from.role != Role::Broker || to.role != Role::Broker) {
+            return (from, to);
+        }
+    };
+    match kind {
+        Kind::Kill => Fault::Kill(any(random, None)),
+        Kind::Pause => Fault::Pause(any(random, None)),
+        Kind::Cut if random.random_bool(0.5) => Fault::Split(1 << any(random, None).place()),
+        // Brokers stay together.
+        Kind::Cut => Fault::Split(random.random_range(1..1 << (HOSTS.len() - of(Role::Broker).count()))),
+        Kind::OneWay => {
+            let (from, to) = pair(random);
+            Fault::OneWay(from, to)
+        }
+        Kind::Loss => Fault::Loss(any(random, None), random.random_range(5..40)),
+        Kind::Reset => {
+            let (from, to) = pair(random);
+            Fault::Reset(from, to)
+        }
+        Kind::Narrow => Fault::Narrow(any(random, None)),
+        Kind::Delay => Fault::Delay(any(random, None)),
+        Kind::Broker => match random.random_range(0..3) {
+            0 => Fault::Pause(any(random, Some(Role::Broker))),
+            _ => Fault::Kill(any(random, Some(Role::Broker))),
+        },
+        Kind::SlowSync => Fault::Syncs(any(random, Some(Role::Coordinator)), Syncs::Slow(random.random_range(5..300))),
+        Kind::FailedSync => Fault::Syncs(any(random, Some(Role::Coordinator)), Syncs::Fail),
+        Kind::Power if random.random_bool(0.3) => Fault::Power(of(Role::Coordinator).collect()),
+        Kind::Power => Fault::Power(vec![any(random, Some(Role::Coordinator))]),
+        Kind::Clock => Fault::Clock(any(random, Some(Role::Coordinator)), random.random_range(-JUMP_S..=JUMP_S)),
+    }
+}

@@ -1,0 +1,178 @@
+//! `nova-torture`: clusters of processes in network namespaces while everything goes wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use nova_checker::Counts;
+use nova_testkit::{Dir, Nova};
+use nova_torture::faults::{Kind, probe};
+use nova_torture::run::{Options, run};
+use nova_torture::worker;
+
+/// Clusters of processes on hosts of their own, with a real Kafka, while everything goes wrong; and what their history says.
+#[derive(Parser)]
+#[command(version, after_help = "Exit codes: 0 all holds, 1 something does not, 2 the runs say nothing.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs clusters, one after the other, each from a seed.
+    Run(Run),
+    /// Tells which faults can be had on this machine.
+    Probe,
+    /// A worker whose work notes itself.
+    #[command(hide = true)]
+    Worker {
+        /// Its config file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Where it notes what it does.
+        #[arg(long)]
+        notes: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// How many.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Seed of the first; the next one has the next. None: a random one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long there are faults in each.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Only faults of these kinds; none: of all that this machine can have.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<Kind>,
+    /// Milliseconds between two things that the client asks for, on average.
+    #[arg(long, default_value_t = 150)]
+    pause: u64,
+    /// Directory for all files of the runs, which are kept; none: a temporary one, kept of runs that fail.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(options) => campaign(&options).await,
+        Command::Probe => Ok(tell_probes()),
+        Command::Worker { config, notes } => worker::run(&config, &notes).await.map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("nova-torture: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn tell_probes() -> bool {
+    let mut all = true;
+    for kind in Kind::value_variants() {
+        match probe(*kind) {
+            Ok(()) => println!("{kind}: can be had"),
+            Err(error) => {
+                println!("{kind}: cannot be had: {error:#}");
+                all = false;
+            }
+        }
+    }
+    all
+}
+
+/// The kinds that are wanted; who names one that cannot be had is told, and gets nothing.
+fn kinds(wanted: &[Kind]) -> Result<BTreeSet<Kind>> {
+    if !wanted.is_empty() {
+        for kind in wanted {
+            probe(*kind).with_context(|| format!("{kind} cannot be had on this machine"))?;
+        }
+        return Ok(wanted.iter().copied().collect());
+    }
+    let mut all = BTreeSet::new();
+    for kind in Kind::value_variants() {
+        match probe(*kind) {
+            Ok(()) => drop(all.insert(*kind)),
+            Err(error) => println!("without {kind}, which cannot be had here: {error:#}"),
+        }
+    }
+    Ok(all)
+}
+
+async fn campaign(options: &Run) -> Result<bool> {
+    let kinds = kinds(&options.faults)?;
+    let nova = Nova::binary()?;
+    let first = options.seed.unwrap_or_else(|| rand::random_range(0..1 << 32));
+    let begin = Instant::now();
+    let (mut failed, mut total) = (0, Counts::default());
+    let mut done: BTreeMap<Kind, (u64, u64)> = BTreeMap::new();
+    for seed in first..first + options.runs {
+        let mut dir = match &options.dir {
+            Some(dir) => Dir::kept(dir.join(format!("run-{seed}")))?,
+            None => Dir::temporary()?,
+        };
+        let span = Duration::from_secs(options.seconds);
+        let what = Options { seed, span, kinds: kinds.clone(), pause: Duration::from_millis(options.pause) };
+        let report = match run(&nova, &what, dir.path()).await {
+            Ok(report) => report,
+            Err(error) => return Err(error.context(format!("seed {seed}, files in {}", dir.keep().display()))),
+        };
+        println!("seed {seed}: {report}");
+        for (planned, effective) in &report.faults {
+            let (all, seen) = done.entry(planned.fault.kind()).or_default();
+            *all += 1;
+            *seen += u64::from(*effective);
+        }
+        let Counts { accepted, ended, attempts, repeated, duplicates, stale, triggered } = report.counts;
+        total.accepted += accepted;
+        total.ended += ended;
+        total.attempts += attempts;
+        total.repeated += repeated;
+        total.duplicates += duplicates;
+        total.stale += stale;
+        total.triggered += triggered;
+        if !report.violations.is_empty() {
+            failed += 1;
+            let files = dir.keep();
+            report.faults.iter().for_each(|(planned, effective)| {
+                println!("  {planned}{}", if *effective { "" } else { " (not seen)" })
+            });
+            println!("  its files: {}", files.display());
+            println!("  again: nova-torture run --seed {seed} --seconds {}", options.seconds);
+        }
+    }
+    let Counts { accepted, ended, attempts, repeated, duplicates, stale, triggered } = total;
+    println!(
+        "{} runs in {} s, {failed} failed: {accepted} accepted, {triggered} triggered, {ended} ended, {attempts} attempts, \
+         {repeated} repeated, {stale} stale, {duplicates} duplicates",
+        options.runs,
+        begin.elapsed().as_secs(),
+    );
+    for (kind, (all, seen)) in &done {
+        println!("  {kind}: {all}, of which {seen} were seen to do something");
+    }
+    if let Some((kind, _)) = done.iter().find(|(_, (_, seen))| *seen == 0) {
+        bail!("no fault of kind {kind} was seen to do anything: these runs say nothing of it");
+    }
+    if failed == 0 && options.runs >= MANY && (stale == 0 || duplicates == 0 || repeated == 0 || triggered == 0) {
+        bail!(
+            "{} runs without a stale lease, a message that came twice, a repeat or a trigger say nothing",
+            options.runs
+        );
+    }
+    Ok(failed == 0)
+}
+
+/// So many runs have all that a history can have.
+const MANY: u64 = 10;

@@ -30,6 +30,15 @@ const OBSERVE: u16 = 7711;
 /// A process that ended by itself is started again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How quickly coordinators miss their leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// As users have it.
+    Default,
+    /// Slower: one small machine carries all hosts, and something is always the matter.
+    Patient,
+}
+
 /// A host and the process on it.
 struct Slot {
     host: Host,
@@ -65,7 +74,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When a part cannot be made or started.
-    pub async fn start(nova: &Nova, kinds: &BTreeSet<Kind>, dir: &Path) -> Result<Self> {
+    pub async fn start(nova: &Nova, kinds: &BTreeSet<Kind>, timing: Timing, dir: &Path) -> Result<Self> {
         let net = Net::make()?;
         let brokers: Vec<_> = of(Role::Broker).map(|host| (net.namespace(host), net.address(host))).collect();
         let kafka = Kafka::start_on(&brokers, &dir.join("kafka")).await?;
@@ -99,7 +108,7 @@ impl Cluster {
         };
         let shifts = kinds.contains(&Kind::Clock);
         for host in HOSTS.into_iter().filter(|host| host.role != Role::Broker) {
-            let launch = cluster.launch(nova, host, &notes, shifts)?;
+            let launch = cluster.launch(nova, host, timing, &notes, shifts)?;
             let clock = cluster.dir.join(format!("{host}.clock"));
             std::fs::write(&clock, "+0s\n")?;
             let process = Process::spawn(launch)?;
@@ -108,7 +117,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn launch(&self, nova: &Nova, host: Host, notes: &Path, shifts: bool) -> Result<Launch> {
+    fn launch(&self, nova: &Nova, host: Host, timing: Timing, notes: &Path, shifts: bool) -> Result<Launch> {
         let dir = &self.dir;
         let at = |port: u16| format!("{}:{port}", self.net.address(host));
         let number = i64::from(host.number);
@@ -126,10 +135,11 @@ impl Cluster {
             set("data", data.into());
             set("shards", i64::from(LAYOUT.shards).into());
             set("inboxes", i64::from(LAYOUT.inboxes).into());
-            // Slower than by default: a small machine carries all hosts.
-            set("heartbeat_ms", 200.into());
-            set("election_min_ms", 700.into());
-            set("election_max_ms", 1_200.into());
+            if timing == Timing::Patient {
+                set("heartbeat_ms", 200.into());
+                set("election_min_ms", 700.into());
+                set("election_max_ms", 1_200.into());
+            }
             // Many of them, also in a short run.
             set("snapshot_entries", 300.into());
         } else {
@@ -250,18 +260,16 @@ impl Cluster {
                 self.effective.insert(number);
             }
             Fault::Pause(host) => {
-                let slot = self.slot(*host);
-                if slot.process.pid().is_some() && slot.process.pause().is_ok() {
-                    self.effective.insert(number);
-                }
+                self.running(*host)?;
+                self.slot(*host).process.pause()?;
+                self.effective.insert(number);
             }
             Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => self.rule()?,
             Fault::Narrow(host) => self.net.slow(*host, Some(NARROW))?,
             Fault::Delay(host) => self.net.slow(*host, Some(DELAY))?,
             Fault::Syncs(host, syncs) => {
-                if let Some(pid) = self.slot(*host).process.pid() {
-                    self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
-                }
+                let pid = self.running(*host)?;
+                self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
             }
             Fault::Power(hosts) => {
                 for host in hosts {
@@ -288,6 +296,7 @@ impl Cluster {
     /// When it cannot be undone.
     pub async fn heal(&mut self, planned: &Planned) -> Result<()> {
         let number = planned.number;
+        self.is_effective(planned)?;
         self.active.remove(&number);
         match &planned.fault {
             Fault::Kill(host) if host.role == Role::Broker => {
@@ -303,15 +312,9 @@ impl Cluster {
                 }
             }
             Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {
-                if self.net.stopped(number)? > 0 {
-                    self.effective.insert(number);
-                }
                 self.rule()?;
             }
             Fault::Narrow(host) | Fault::Delay(host) => {
-                if self.net.slowed(*host)? > 0 {
-                    self.effective.insert(number);
-                }
                 // Another one of this host may still be.
                 let still = self.active.values().find_map(|fault| match fault {
                     Fault::Narrow(other) if other == host => Some(NARROW),
@@ -321,9 +324,7 @@ impl Cluster {
                 self.net.slow(*host, still)?;
             }
             Fault::Syncs(..) => {
-                if self.tampered.remove(&number).is_some_and(|tampered| tampered.count() > 0) {
-                    self.effective.insert(number);
-                }
+                self.tampered.remove(&number);
             }
             Fault::Power(hosts) => {
                 for host in hosts {
@@ -337,10 +338,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether a fault was seen to do something.
-    #[must_use]
-    pub fn was_effective(&self, number: usize) -> bool {
-        self.effective.contains(&number)
+    /// Whether a fault was seen to do something by now.
+    ///
+    /// # Errors
+    /// When that cannot be looked at.
+    pub fn is_effective(&mut self, planned: &Planned) -> Result<bool> {
+        let number = planned.number;
+        let done = match &planned.fault {
+            _ if !self.active.contains_key(&number) || self.effective.contains(&number) => 0,
+            Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => self.net.stopped(number)?,
+            Fault::Narrow(host) | Fault::Delay(host) => self.net.slowed(*host)?,
+            Fault::Syncs(..) => self.tampered.get(&number).map_or(0, Tampered::count),
+            Fault::Kill(_) | Fault::Pause(_) | Fault::Power(_) | Fault::Clock(..) => 0,
+        };
+        if done > 0 {
+            self.effective.insert(number);
+        }
+        Ok(self.effective.contains(&number))
     }
 
     /// Waits for a broker that was killed.
@@ -356,6 +370,16 @@ impl Cluster {
 
     fn slot(&mut self, host: Host) -> &mut Slot {
         &mut self.slots[host.place()]
+    }
+
+    /// Its process id; one that ended by itself is started before its time.
+    fn running(&mut self, host: Host) -> Result<u32> {
+        let slot = self.slot(host);
+        if slot.process.check().is_err() {
+            slot.again = None;
+            slot.process.start()?;
+        }
+        slot.process.pid().context("it was started just now")
     }
 
     fn back(&mut self, host: Host, number: usize) -> Result<()> {

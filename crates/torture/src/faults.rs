@@ -238,11 +238,16 @@ fn fault(kind: Kind, random: &mut SmallRng) -> Fault {
             HOSTS.into_iter().filter(|host| role.map_or(host.role != Role::Broker, |it| it == host.role)).collect();
         *all.choose(random).expect("each role has hosts")
     };
+    // Two that have something to say to each other: all ask coordinators, and all but coordinators ask brokers.
     let pair = |random: &mut SmallRng| loop {
-        let [from, to] = [(); 2].map(|()| HOSTS[random.random_range(0..HOSTS.len())]);
-        // Brokers that lose each other are a fault of theirs.
-        if from != to && (from.role != Role::Broker || to.role != Role::Broker) {
-            return (from, to);
+        let [one, other] = [(); 2].map(|()| HOSTS[random.random_range(0..HOSTS.len())]);
+        let serves = match other.role {
+            Role::Coordinator => one.role != Role::Broker,
+            Role::Broker => one.role != Role::Coordinator && one.role != Role::Broker,
+            _ => false,
+        };
+        if one != other && serves {
+            return if random.random_bool(0.5) { (one, other) } else { (other, one) };
         }
     };
     match kind {

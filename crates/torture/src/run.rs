@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, LABEL};
-use crate::cluster::{CLUSTER, Cluster, LAYOUT};
+use crate::cluster::{CLUSTER, Cluster, LAYOUT, Timing};
 use crate::faults::{Kind, Planned, plan};
 use crate::worker::effects;
 
@@ -30,6 +30,8 @@ const START: Duration = Duration::from_secs(120);
 const ANSWERED: Duration = Duration::from_secs(60);
 /// And all that was accepted has ended this long after (J2).
 const SETTLED: Duration = Duration::from_secs(120);
+/// A fault that has done nothing yet lasts so much longer.
+const LATE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// Workflows of a run.
 const WORKFLOWS: usize = 6;
@@ -52,8 +54,8 @@ pub struct Options {
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Faults that were, and whether each was seen to do something.
-    pub faults: Vec<(Planned, bool)>,
+    /// Faults that were; each was seen to do something, or the run is empty.
+    pub faults: Vec<Planned>,
     /// What was looked at.
     pub counts: Counts,
     /// How often a process ended by itself.
@@ -85,7 +87,7 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     let workflows: Vec<Workflow> = (0..WORKFLOWS).map(|n| Workflow::random(&format!("w{n}"), &mut random)).collect();
     let workflows = Arc::new(workflows);
     let plan = plan(&mut random, options.span, &options.kinds);
-    let mut cluster = Cluster::start(nova, &options.kinds, dir).await?;
+    let mut cluster = Cluster::start(nova, &options.kinds, Timing::Patient, dir).await?;
     let bus = cluster.bus();
     cluster.ready(START).await?;
     let rests: Vec<Rest> = cluster.apis().into_iter().map(Rest::new).collect::<Result<_, _>>()?;
@@ -169,12 +171,12 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     if (accepted as f64) < options.span.as_secs_f64() / 60.0 * ENOUGH_PER_MINUTE {
         violations.push(violation("empty", format!("{accepted} were accepted: so little says nothing")));
     }
-    let faults = plan.into_iter().map(|planned| {
-        let effective = cluster.was_effective(planned.number);
-        (planned, effective)
-    });
-    let faults = faults.collect();
-    Ok(Report { faults, counts, ended: std::mem::take(&mut cluster.ended), violations })
+    for planned in &plan {
+        if !cluster.is_effective(planned)? {
+            violations.push(violation("empty", format!("it was not seen to do anything: {planned}")));
+        }
+    }
+    Ok(Report { faults: plan, counts, ended: std::mem::take(&mut cluster.ended), violations })
 }
 
 fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {
@@ -194,8 +196,14 @@ async fn faults(cluster: &mut Cluster, plan: &[Planned], span: Duration) -> Resu
             cluster.begin(planned).await.with_context(|| planned.to_string())?;
             active.push(planned);
         }
-        while let Some(place) = active.iter().position(|it| it.until <= now) {
-            let planned = active.remove(place);
+        let mut over = Vec::new();
+        for planned in active.iter().filter(|it| it.until <= now) {
+            if cluster.is_effective(planned)? || planned.until + LATE <= now {
+                over.push(*planned);
+            }
+        }
+        active.retain(|it| !over.contains(it));
+        for planned in over {
             cluster.heal(planned).await.with_context(|| planned.to_string())?;
         }
         cluster.look()?;

@@ -20,6 +20,8 @@ use crate::tools;
 /// Longest wait for a process to be ready, and for an answer.
 const START: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(20);
+/// Longest time between the end of a process and the word of it.
+const DEATH: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 /// What is asked for before the process is given up, when no kill came.
 const REQUESTS: u32 = 12;
@@ -237,7 +239,16 @@ async fn one(nova: &Nova, target: Target, call: Call, place: u32, dir: &Path) ->
     if process.ready(START).await.is_ok() {
         for n in 0..REQUESTS {
             tokio::select! {
-                answer = timeout(ANSWER, subject.ask(n)) => answered.push(answer.context("it does not answer")??),
+                asked = timeout(ANSWER, subject.ask(n)) => match asked {
+                    Ok(Ok(answer)) => answered.push(answer),
+                    // Whose connection breaks may be dead, and not yet known to be.
+                    failed => {
+                        if timeout(DEATH, dead(&mut process)).await.is_err() {
+                            failed.context("it does not answer")??;
+                        }
+                        break;
+                    }
+                },
                 () = dead(&mut process) => break,
             }
         }

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nova_bus::{Layout, SharedBus, Topic, TopicSpec};
 use nova_bus_kafka::KafkaBus;
-use nova_client::Coordinators;
-use nova_testkit::{Kafka, Launch, Nova, Process, Readiness};
+use nova_client::{Coordinators, Repeat};
+use nova_testkit::{Kafka, Launch, Nova, Process, Readiness, until};
+use nova_wire::v1;
 use nova_workload::{ORDERS, ORDERS_PARTITIONS};
 use tokio::task::JoinHandle;
 use toml::{Table, Value};
 
 use crate::disks::{Disk, Tampered};
-use crate::faults::{DELAY, Fault, Kind, NARROW, Planned, parted};
+use crate::faults::{DELAY, Fault, Kind, NARROW, Planned, between, parted};
 use crate::hosts::{HOSTS, Host, Role, of};
 use crate::net::{Net, Rule};
 use crate::tools;
@@ -29,6 +30,8 @@ const PORT: u16 = 7710;
 const OBSERVE: u16 = 7711;
 /// A process that ended by itself is started again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait for what one member says.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How quickly coordinators miss their leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct Cluster {
     slots: Vec<Slot>,
     active: BTreeMap<usize, Fault>,
     tampered: BTreeMap<usize, Tampered>,
+    /// Members that a bridge parts.
+    parted: BTreeMap<usize, (Host, Host)>,
     /// Faults that were seen to have done something.
     effective: BTreeSet<usize>,
     /// A broker that comes back.
@@ -97,6 +102,7 @@ impl Cluster {
             slots: Vec::new(),
             active: BTreeMap::new(),
             tampered: BTreeMap::new(),
+            parted: BTreeMap::new(),
             effective: BTreeSet::new(),
             restarting: None,
             kafka: Arc::new(kafka),
@@ -167,13 +173,7 @@ impl Cluster {
         let file = dir.join(format!("{host}.toml"));
         std::fs::write(&file, toml::to_string(&config)?)?;
         let namespace = format!("--net=/run/netns/{}", self.net.namespace(host));
-        let service = match host.role {
-            Role::Coordinator => "coordinator",
-            Role::Scheduler => "scheduler",
-            Role::Trigger => "trigger",
-            Role::Api => "api",
-            Role::Worker | Role::Broker => "worker",
-        };
+        let service = host.role.to_string();
         let mut args: Vec<OsString> = vec![namespace.into()];
         if host.role == Role::Worker {
             args.extend([std::env::current_exe()?.into(), "worker".into(), "--config".into(), file.into()]);
@@ -224,6 +224,29 @@ impl Cluster {
         Arc::clone(&self.bus)
     }
 
+    /// The member that leads.
+    ///
+    /// # Errors
+    /// When none does within this time.
+    pub async fn leader(&self, within: Duration) -> Result<Host> {
+        let (_, members) = self.coordinators();
+        let found = until("a leader", within, || async {
+            let mut terms = BTreeMap::new();
+            for (name, member) in &members {
+                let asking = member
+                    .call(ANSWER, Repeat::Read, |mut it| async move { it.describe(v1::DescribeRequest {}).await });
+                let Ok(said) = asking.await else { continue };
+                if said.leader == Some(said.member) {
+                    terms.insert(said.term, name.clone());
+                }
+            }
+            // One that was cut off may think that it still leads.
+            terms.pop_last().map(|(_, name)| name).ok_or_else(|| "nobody leads".to_owned())
+        });
+        let name = found.await?;
+        of(Role::Coordinator).find(|host| host.name == name).context("a leader")
+    }
+
     /// Waits until all processes are ready.
     ///
     /// # Errors
@@ -263,6 +286,14 @@ impl Cluster {
                 self.running(*host)?;
                 self.slot(*host).process.pause()?;
                 self.effective.insert(number);
+            }
+            Fault::Bridge(next) => {
+                // Where nobody leads, the other faults go on meanwhile: any member does.
+                let leader = self.leader(ANSWER * 2).await.unwrap_or(HOSTS[0]);
+                let all: Vec<Host> = of(Role::Coordinator).collect();
+                let other = all[(leader.place() + usize::from(*next)) % all.len()];
+                self.parted.insert(number, (leader, other));
+                self.rule()?;
             }
             Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => self.rule()?,
             Fault::Narrow(host) => self.net.slow(*host, Some(NARROW))?,
@@ -311,8 +342,8 @@ impl Cluster {
                     slot.process.resume()?;
                 }
             }
-            Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {
-                self.rule()?;
+            Fault::Bridge(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {
+                self.rule()?
             }
             Fault::Narrow(host) | Fault::Delay(host) => {
                 // Another one of this host may still be.
@@ -346,7 +377,9 @@ impl Cluster {
         let number = planned.number;
         let done = match &planned.fault {
             _ if !self.active.contains_key(&number) || self.effective.contains(&number) => 0,
-            Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => self.net.stopped(number)?,
+            Fault::Bridge(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {
+                self.net.stopped(number)?
+            }
             Fault::Narrow(host) | Fault::Delay(host) => self.net.slowed(*host)?,
             Fault::Syncs(..) => self.tampered.get(&number).map_or(0, Tampered::count),
             Fault::Kill(_) | Fault::Pause(_) | Fault::Power(_) | Fault::Clock(..) => 0,
@@ -398,9 +431,19 @@ impl Cluster {
         for (number, fault) in &self.active {
             match fault {
                 Fault::Split(side) => parted(*side).for_each(|(from, to)| add(to, *number, Rule::From(from))),
-                Fault::OneWay(from, to) => add(*to, *number, Rule::From(*from)),
+                Fault::OneWay(host, role, way) => {
+                    between(*host, *role, *way).for_each(|(from, to)| add(to, *number, Rule::From(from)));
+                }
+                Fault::Bridge(_) => {
+                    if let Some((one, other)) = self.parted.get(number) {
+                        add(*one, *number, Rule::From(*other));
+                        add(*other, *number, Rule::From(*one));
+                    }
+                }
                 Fault::Loss(host, percent) => add(*host, *number, Rule::Some(*percent)),
-                Fault::Reset(from, to) => add(*to, *number, Rule::Reset(*from)),
+                Fault::Reset(host, role, way) => {
+                    between(*host, *role, *way).for_each(|(from, to)| add(to, *number, Rule::Reset(from)));
+                }
                 _ => {}
             }
         }

@@ -31,8 +31,10 @@ pub enum Kind {
     Pause,
     /// A host is cut off, hosts are split in two.
     Cut,
-    /// Nothing gets from one host to another; the other way all does.
+    /// Nothing gets from one host to others; the other way all does.
     OneWay,
+    /// The member that leads and another one lose each other; both have the third.
+    Bridge,
     /// Packets are lost.
     Loss,
     /// Connections are reset.
@@ -69,7 +71,7 @@ pub fn probe(kind: Kind) -> Result<()> {
     };
     match kind {
         Kind::Kill | Kind::Pause | Kind::Broker => Ok(()),
-        Kind::Cut | Kind::OneWay | Kind::Loss | Kind::Reset => {
+        Kind::Cut | Kind::OneWay | Kind::Bridge | Kind::Loss | Kind::Reset => {
             need("nft", "nftables")?;
             net::probe()
         }
@@ -98,6 +100,15 @@ pub const NARROW: &[&str] = &["tbf", "rate", "512kbit", "burst", "16kb", "latenc
 /// The same, of a host that is far away.
 pub const DELAY: &[&str] = &["netem", "delay", "80ms", "40ms"];
 
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the host to the others.
+    To,
+    /// From the others to the host.
+    From,
+}
+
 /// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -107,12 +118,14 @@ pub enum Fault {
     Pause(Host),
     /// Hosts on one side lose those on the other, both ways; by bits, in the order of [`HOSTS`].
     Split(u32),
-    /// Nothing gets from one host to another.
-    OneWay(Host, Host),
+    /// Nothing gets from a host to all others of a role, or the other way.
+    OneWay(Host, Role, Way),
+    /// The member that leads and the next one behind it, or the last one, lose each other.
+    Bridge(u8),
     /// A host loses so many of a hundred packets.
     Loss(Host, u8),
-    /// Connections from one host to another are reset.
-    Reset(Host, Host),
+    /// What a host sends to all others of a role, or the other way, resets the connection.
+    Reset(Host, Role, Way),
     /// What a host sends goes through a narrow pipe.
     Narrow(Host),
     /// What a host sends is late.
@@ -135,6 +148,7 @@ impl Fault {
             Self::Pause(_) => Kind::Pause,
             Self::Split(_) => Kind::Cut,
             Self::OneWay(..) => Kind::OneWay,
+            Self::Bridge(_) => Kind::Bridge,
             Self::Loss(..) => Kind::Loss,
             Self::Reset(..) => Kind::Reset,
             Self::Narrow(_) => Kind::Narrow,
@@ -161,6 +175,12 @@ fn sides(side: u32) -> (Vec<Host>, Vec<Host>) {
     HOSTS.into_iter().partition(|host| side >> host.place() & 1 == 1)
 }
 
+/// Pairs that do not hear each other: from, to.
+pub fn between(host: Host, role: Role, way: Way) -> impl Iterator<Item = (Host, Host)> {
+    let others = of(role).filter(move |other| *other != host);
+    others.map(move |other| if way == Way::To { (host, other) } else { (other, host) })
+}
+
 /// Pairs that a split parts: from, to.
 pub fn parted(side: u32) -> impl Iterator<Item = (Host, Host)> {
     let (one, other) = sides(side);
@@ -175,9 +195,12 @@ impl fmt::Display for Fault {
             Self::Kill(host) => write!(f, "{host} is killed"),
             Self::Pause(host) => write!(f, "{host} stands still"),
             Self::Split(side) => write!(f, "{} lose all others", names(&sides(*side).0)),
-            Self::OneWay(from, to) => write!(f, "nothing gets from {from} to {to}"),
+            Self::OneWay(host, role, Way::To) => write!(f, "nothing gets from {host} to any {role}"),
+            Self::OneWay(host, role, Way::From) => write!(f, "nothing gets from any {role} to {host}"),
+            Self::Bridge(_) => write!(f, "the member that leads and another one lose each other"),
             Self::Loss(host, percent) => write!(f, "{host} loses {percent} % of all packets"),
-            Self::Reset(from, to) => write!(f, "connections from {from} to {to} are reset"),
+            Self::Reset(host, role, Way::To) => write!(f, "what {host} sends to any {role} is answered by a reset"),
+            Self::Reset(host, role, Way::From) => write!(f, "what any {role} sends to {host} is answered by a reset"),
             Self::Narrow(host) => write!(f, "{host} sends through a narrow pipe"),
             Self::Delay(host) => write!(f, "what {host} sends is late"),
             Self::Syncs(host, Syncs::Slow(ms)) => write!(f, "each sync of {host} takes {ms} ms"),
@@ -238,17 +261,12 @@ fn fault(kind: Kind, random: &mut SmallRng) -> Fault {
             HOSTS.into_iter().filter(|host| role.map_or(host.role != Role::Broker, |it| it == host.role)).collect();
         *all.choose(random).expect("each role has hosts")
     };
-    // Two that have something to say to each other: all ask coordinators, and all but coordinators ask brokers.
-    let pair = |random: &mut SmallRng| loop {
-        let [one, other] = [(); 2].map(|()| HOSTS[random.random_range(0..HOSTS.len())]);
-        let serves = match other.role {
-            Role::Coordinator => one.role != Role::Broker,
-            Role::Broker => one.role != Role::Coordinator && one.role != Role::Broker,
-            _ => false,
-        };
-        if one != other && serves {
-            return if random.random_bool(0.5) { (one, other) } else { (other, one) };
-        }
+    // One that has something to say to the others: all ask coordinators, and all but coordinators ask brokers.
+    let pair = |random: &mut SmallRng| {
+        let host = any(random, None);
+        let role =
+            if host.role == Role::Coordinator || random.random_bool(0.5) { Role::Coordinator } else { Role::Broker };
+        (host, role, if random.random_bool(0.5) { Way::To } else { Way::From })
     };
     match kind {
         Kind::Kill => Fault::Kill(any(random, None)),
@@ -257,13 +275,14 @@ fn fault(kind: Kind, random: &mut SmallRng) -> Fault {
         // Brokers stay together.
         Kind::Cut => Fault::Split(random.random_range(1..1 << (HOSTS.len() - of(Role::Broker).count()))),
         Kind::OneWay => {
-            let (from, to) = pair(random);
-            Fault::OneWay(from, to)
+            let (host, role, way) = pair(random);
+            Fault::OneWay(host, role, way)
         }
+        Kind::Bridge => Fault::Bridge(random.random_range(1..3)),
         Kind::Loss => Fault::Loss(any(random, None), random.random_range(5..40)),
         Kind::Reset => {
-            let (from, to) = pair(random);
-            Fault::Reset(from, to)
+            let (host, role, way) = pair(random);
+            Fault::Reset(host, role, way)
         }
         Kind::Narrow => Fault::Narrow(any(random, None)),
         Kind::Delay => Fault::Delay(any(random, None)),

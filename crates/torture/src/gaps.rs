@@ -101,7 +101,7 @@ pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec
         sleep(Duration::from_millis(500)).await;
         let place = turn as usize;
         let fault = match part {
-            Part::Leader => Fault::Kill(leader(&cluster).await?),
+            Part::Leader => Fault::Kill(cluster.leader(PATIENCE).await?),
             Part::Scheduler => Fault::Kill(nth(Role::Scheduler, place)),
             Part::Worker => Fault::Kill(nth(Role::Worker, place)),
             Part::Broker => Fault::Kill(nth(Role::Broker, place)),
@@ -192,24 +192,4 @@ fn taken_over(dir: &Path, worker: Host, from: u64) -> Result<Duration> {
     let again = |key: &str| effects.iter().filter(|it| it.key == key && it.begun_ns > from).map(|it| it.begun_ns).min();
     let last = amid.map(|cut| again(&cut.key).map_or(u64::MAX, |at| at - from)).max();
     last.map(Duration::from_nanos).context("the worker was amid of nothing")
-}
-
-/// The member that leads.
-async fn leader(cluster: &Cluster) -> Result<Host> {
-    let (_, members) = cluster.coordinators();
-    let found = until("a leader", PATIENCE, || async {
-        let mut terms = BTreeMap::new();
-        for (name, member) in &members {
-            let asking = member.call(ANSWER, nova_client::Repeat::Read, |mut it| async move {
-                it.describe(nova_wire::v1::DescribeRequest {}).await
-            });
-            let Ok(said) = asking.await else { continue };
-            if said.leader == Some(said.member) {
-                terms.insert(said.term, name.clone());
-            }
-        }
-        terms.pop_last().map(|(_, name)| name).ok_or_else(|| "nobody leads".to_owned())
-    });
-    let name = found.await?;
-    of(Role::Coordinator).find(|host| host.name == name).context("a leader")
 }

@@ -20,6 +20,19 @@ pub enum Role {
     Broker,
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Coordinator => "coordinator",
+            Self::Scheduler => "scheduler",
+            Self::Worker => "worker",
+            Self::Trigger => "trigger",
+            Self::Api => "api",
+            Self::Broker => "broker",
+        })
+    }
+}
+
 /// A host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {

@@ -54,9 +54,10 @@ SECONDS_EACH ?= 600
 simulate: ## clusters in simulated time while members die, stand still and lose each other; SEEDS= SECONDS_EACH=
 	cargo run --release --locked --quiet -p nova-simulator -- run --seeds $(SEEDS) --seconds $(SECONDS_EACH)
 
-torture: ## the long form of all that proves it under faults: simulated hours, planted bugs, real processes; SEEDS= SECONDS_EACH=
+RUNS ?= 20
+torture: ## the long form of all that proves it under faults: simulated hours, planted bugs, real processes; SEEDS= SECONDS_EACH= RUNS=
 	@scripts/setup.sh test
-	@scripts/torture.sh $(SEEDS) $(SECONDS_EACH)
+	@scripts/torture.sh $(SEEDS) $(SECONDS_EACH) $(RUNS)
 
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)

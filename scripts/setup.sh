@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine lacks. Usage: setup.sh build|test|deny
 #   build  a C toolchain for librdkafka and zstd
-#   test   also Java and Maven for a real Kafka, strace for the proof of data syncs, valgrind for counts of instructions
+#   test   also Java and Maven for a real Kafka, strace for the proof of data syncs, valgrind for counts of instructions, and
+#          what clusters are tortured with: iproute2 and nftables, xfsprogs, libfaketime
 #   deny   cargo-deny
 set -euo pipefail
 
@@ -24,6 +25,10 @@ if [ "$need" = test ]; then
   want mvn maven
   want strace strace
   want valgrind valgrind
+  want ip iproute2
+  want nft nftables
+  want mkfs.xfs xfsprogs
+  want faketime faketime
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "please install: ${missing[*]}"

@@ -83,6 +83,7 @@ impl History {
         write(dir, "sources.jsonl", &self.sources)?;
         write(dir, "members.jsonl", &self.members)?;
         write(dir, "shards.jsonl", &self.shards)?;
+        write(dir, "logs.jsonl", &self.logs)?;
         let record = |place: Place, value: &Bytes| Record {
             place,
             value: value.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -110,6 +111,7 @@ impl History {
             sources: read(dir, "sources.jsonl")?,
             members: read(dir, "members.jsonl")?,
             shards: read(dir, "shards.jsonl")?,
+            logs: read(dir, "logs.jsonl")?,
         })
     }
 }

@@ -69,6 +69,30 @@ pub struct History {
     pub members: Vec<Member>,
     /// Shards, as they are at the end.
     pub shards: Vec<Shard>,
+    /// Logs of members, where they were read.
+    pub logs: Vec<Log>,
+}
+
+/// The log of a member, as its files hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// For people.
+    pub member: String,
+    /// All entries that it applied and has not dropped, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// An entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place.
+    pub index: u64,
+    /// Term in which it was proposed.
+    pub term: u64,
+    /// Who led in that term.
+    pub leader: u64,
+    /// Checksum of what it says.
+    pub crc: u32,
 }
 
 /// A partition.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! history ─▶ outbox (per shard, by number) ─▶ executions (per id, by number) ─▶ submissions, commands, effects
-//!    └─────▶ members, reads
+//!    └─────▶ members, logs, reads
 //! ```
 
 mod commands;
@@ -14,6 +14,7 @@ mod effects;
 mod executions;
 mod files;
 mod history;
+mod logs;
 mod outbox;
 mod reads;
 mod submissions;
@@ -23,7 +24,7 @@ mod tests;
 pub use executions::{End, Execution};
 pub use files::HistoryError;
 pub use history::{
-    Answer, Effect, History, Id, Kind, Member, Numbers, Operation, Place, Shard, Source, Submission, Topic,
+    Answer, Effect, Entry, History, Id, Kind, Log, Member, Numbers, Operation, Place, Shard, Source, Submission, Topic,
 };
 
 use std::collections::BTreeMap;
@@ -85,6 +86,7 @@ impl Findings {
 pub fn check(history: &History) -> Result<Counts, Vec<Violation>> {
     let mut findings = Findings(Vec::new());
     members(history, &mut findings);
+    logs::check(history, &mut findings);
     let outbox = outbox::read(history, &mut findings);
     let executions = executions::fold(&outbox, &mut findings);
     reads::check(history, &mut findings);

@@ -101,6 +101,7 @@ fn history(messages: &[v1::OutboxMessage]) -> History {
         sources: Vec::new(),
         members: vec![member("c1"), member("c2")],
         shards: vec![Shard { shard: 0, next_offset: 1, outbox_last: last, outbox_acked: last, open: 0 }],
+        logs: vec![Log { member: "c1".into(), entries: vec![Entry { index: 9, term: 1, leader: 2, crc: 3 }] }],
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nova_bus::{Layout, SharedBus, Topic, TopicSpec};
 use nova_bus_kafka::KafkaBus;
+use nova_checker::{Log, Member};
 use nova_client::{Coordinators, Repeat};
 use nova_testkit::{Kafka, Launch, Nova, Process, Readiness, until};
 use nova_wire::v1;
@@ -20,7 +21,7 @@ use crate::disks::{Disk, Tampered};
 use crate::faults::{DELAY, Fault, Kind, NARROW, Planned, between, parted};
 use crate::hosts::{HOSTS, Host, Role, of};
 use crate::net::{Net, Rule};
-use crate::tools;
+use crate::{logs, tools};
 
 /// Name of the cluster.
 pub const CLUSTER: &str = "tortured";
@@ -129,16 +130,13 @@ impl Cluster {
         let number = i64::from(host.number);
         let mut config = Table::from_iter([("cluster".to_owned(), CLUSTER.into())]);
         let mut set = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
-        let data = self.disks.get(host.name).map_or_else(|| dir.join(host.name), |disk| disk.path().to_owned());
-        // A disk has its own folder for what was lost.
-        let data = data.join("data").display().to_string();
         if host.role == Role::Coordinator {
             let all = of(Role::Coordinator).zip(self.urls(Role::Coordinator, PORT));
             let all: Vec<Value> = all.map(|(member, url)| format!("{}@{url}", member.number).into()).collect();
             set("member", number.into());
             set("members", all.into());
             set("listen", at(PORT).into());
-            set("data", data.into());
+            set("data", self.data(host).display().to_string().into());
             set("shards", i64::from(LAYOUT.shards).into());
             set("inboxes", i64::from(LAYOUT.inboxes).into());
             if timing == Timing::Patient {
@@ -195,6 +193,22 @@ impl Cluster {
             _ => Readiness::Http(format!("http://{}", at(OBSERVE))),
         };
         Ok(Launch { name: host.name.into(), program: "nsenter".into(), args, env, dir: dir.join("output"), readiness })
+    }
+
+    /// Where a member has its files. A disk has its own folder for what was lost.
+    fn data(&self, host: Host) -> PathBuf {
+        let disk = self.disks.get(host.name).map(Disk::path);
+        disk.map_or_else(|| self.dir.join(host.name), Path::to_owned).join("data")
+    }
+
+    /// The logs of members that have applied so much.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn logs(&self, members: &[Member]) -> Result<Vec<Log>> {
+        let named = |name: &str| of(Role::Coordinator).find(|host| host.name == name);
+        let hosts = members.iter().filter_map(|member| Some((named(&member.name)?, member.applied)));
+        hosts.map(|(host, applied)| logs::read(&self.data(host).join("log"), host.name, CLUSTER, applied)).collect()
     }
 
     /// Where the hosts of a role answer.

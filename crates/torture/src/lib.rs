@@ -16,6 +16,7 @@ pub mod disks;
 pub mod faults;
 pub mod gaps;
 pub mod hosts;
+pub mod logs;
 pub mod net;
 pub mod run;
 pub mod sweep;

@@ -83,12 +83,14 @@ struct Run {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Run(options) => campaign(&options).await,
-        Command::Gaps { times, of } => tell_gaps(times, &of).await,
-        Command::Sweep { most, target } => tell_sweeps(most, &target).await,
-        Command::Probe => Ok(tell_probes()),
-        Command::Worker { config, notes } => worker::run(&config, &notes).await.map(|()| true),
+    let command = Arguments::parse().command;
+    let stop = nova_service_kit::stop_on_signal();
+    // Who is stopped ends all that it has begun, as at the end of a run.
+    let result = if let Command::Worker { config, notes } = command {
+        worker::run(&config, &notes, stop).await.map(|()| true)
+    } else {
+        let stopped = stop.run_until_cancelled(carry_out(command)).await;
+        stopped.unwrap_or_else(|| Err(anyhow::anyhow!("it was stopped")))
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -97,6 +99,16 @@ async fn main() -> ExitCode {
             eprintln!("nova-torture: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+async fn carry_out(command: Command) -> Result<bool> {
+    match command {
+        Command::Run(options) => campaign(&options).await,
+        Command::Gaps { times, of } => tell_gaps(times, &of).await,
+        Command::Sweep { most, target } => tell_sweeps(most, &target).await,
+        Command::Probe => Ok(tell_probes()),
+        Command::Worker { .. } => bail!("a worker is no run"),
     }
 }
 

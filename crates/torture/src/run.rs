@@ -149,6 +149,10 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     let seen: Seen = seen.into_inner().unwrap_or_default();
     let effects = effects(&dir.join("notes")).context("the notes of the workers cannot be read")?;
     let mut history = observer.history(CLUSTER, &noted, effects, &workflows[0], seen).await?;
+    history.logs = cluster.logs(&history.members).context("the logs of the members cannot be read")?;
+    if history.logs.len() != history.members.len() || history.logs.iter().any(|log| log.entries.is_empty()) {
+        violations.push(violation("empty", "a member's log has no entries"));
+    }
     let submissions = std::mem::take(&mut *submissions.lock());
     violations.extend(named(&mut history, submissions)?);
     violations.extend(full_read(&history, &rests).await?);

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 use nova_checker::Effect;
 use nova_client::Coordinators;
-use nova_service_kit::{config, stop_on_signal};
+use nova_service_kit::config;
 use nova_telemetry::{LogFormat, Telemetry};
 use nova_testkit::ledger::boot_ns;
 use nova_workload::{Notes, registry};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 /// A line of a worker's notes.
 #[derive(Serialize, Deserialize)]
@@ -56,7 +57,7 @@ impl Notes for Noted {
 ///
 /// # Errors
 /// When its config or directory cannot be used, or it ends by itself.
-pub async fn run(file: &Path, notes: &Path) -> Result<()> {
+pub async fn run(file: &Path, notes: &Path, stop: CancellationToken) -> Result<()> {
     let config: nova_worker::Config =
         config::load(Some(file), "NOVA_WORKER_", std::iter::empty(), &[], nova_worker::Config::problems)?;
     let trace = config.trace.clone();
@@ -68,7 +69,7 @@ pub async fn run(file: &Path, notes: &Path) -> Result<()> {
     let bus = config.bus.connect()?;
     let coordinators = Coordinators::new(config.coordinators.clone());
     let registry = registry(&config.name, noted, boot_ns);
-    nova_worker::Worker::with(config, coordinators, bus, registry)?.run(stop_on_signal()).await?;
+    nova_worker::Worker::with(config, coordinators, bus, registry)?.run(stop).await?;
     telemetry.shutdown();
     Ok(())
 }

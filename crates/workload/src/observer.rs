@@ -204,6 +204,7 @@ impl Observer {
             sources,
             members: seen.members,
             shards: seen.shards,
+            logs: Vec::new(),
         })
     }
 }

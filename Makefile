@@ -59,6 +59,12 @@ torture: ## the long form of all that proves it under faults: simulated hours, p
 	@scripts/setup.sh test
 	@scripts/torture.sh $(SEEDS) $(SECONDS_EACH) $(RUNS)
 
+soak: build ## an hour of work and faults, after which a cluster must be as quick and as small as before; SOAK_SECONDS=
+	@scripts/setup.sh test
+	cargo build --locked -p nova-torture
+	NOVA_BIN=$(or $(CARGO_TARGET_DIR),target)/release/nova $(or $(CARGO_TARGET_DIR),target)/debug/nova-torture run --soak \
+	  --seconds $(or $(SOAK_SECONDS),3600) --calm 20 --pause 50
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -70,4 +76,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults bench-peers scale simulate torture model deny clean
+.PHONY: help demo test check guard build faults bench-peers scale simulate torture soak model deny clean

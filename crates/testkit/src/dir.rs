@@ -67,7 +67,9 @@ impl Dir {
     }
 }
 
-fn bytes_on_disk(path: &Path) -> u64 {
+/// Bytes on the disk of a file, or of all files in a directory; those that go away meanwhile count nothing.
+#[must_use]
+pub fn bytes_on_disk(path: &Path) -> u64 {
     let Ok(metadata) = path.symlink_metadata() else { return 0 };
     let entries = metadata.is_dir().then(|| std::fs::read_dir(path).ok()).flatten().into_iter().flatten();
     let inside: u64 = entries.filter_map(Result::ok).map(|entry| bytes_on_disk(&entry.path())).sum();

@@ -23,7 +23,7 @@ mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use dev::{DevCluster, DevOptions};
-pub use dir::Dir;
+pub use dir::{Dir, bytes_on_disk};
 pub use error::Error;
 pub use kafka::Kafka;
 pub use members::{Members, MembersOptions};

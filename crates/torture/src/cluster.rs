@@ -11,7 +11,7 @@ use nova_bus::{Layout, SharedBus, Topic, TopicSpec};
 use nova_bus_kafka::KafkaBus;
 use nova_checker::{Log, Member};
 use nova_client::{Coordinators, Repeat};
-use nova_testkit::{Kafka, Launch, Nova, Process, Readiness, until};
+use nova_testkit::{Kafka, Launch, Nova, Process, Readiness, bytes_on_disk, until};
 use nova_wire::v1;
 use nova_workload::{ORDERS, ORDERS_PARTITIONS};
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use crate::disks::{Disk, Tampered};
 use crate::faults::{DELAY, Fault, Kind, NARROW, Planned, between, parted};
 use crate::hosts::{HOSTS, Host, Role, of};
 use crate::net::{Net, Rule};
+use crate::soak::Sample;
 use crate::{logs, tools};
 
 /// Name of the cluster.
@@ -483,6 +484,24 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// What the processes use that run.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let mut sample = Sample::default();
+        for slot in &self.slots {
+            let name = slot.host.name;
+            if let (Some(pid), Ok(usage)) = (slot.process.pid(), slot.process.usage()) {
+                sample.memory.insert(name, usage.anonymous_bytes);
+                let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+                sample.descriptors.insert(name, open as u64);
+            }
+            if slot.host.role == Role::Coordinator {
+                sample.disk.insert(name, bytes_on_disk(&self.data(slot.host)));
+            }
+        }
+        sample
     }
 
     /// Lines of tasks that panicked, in what the processes said.

@@ -14,8 +14,7 @@ use crate::disks::{self, Syncs};
 use crate::hosts::{HOSTS, Host, Role, of};
 use crate::{net, tools};
 
-/// Longest time between two faults, and longest fault, in milliseconds.
-const CALM_MS: u64 = 5_000;
+/// Longest fault, in milliseconds.
 const LASTS_MS: u64 = 6_000;
 /// A broker that was killed takes longer than that until it is back.
 const BROKER_MS: u64 = 12_000;
@@ -231,14 +230,14 @@ impl fmt::Display for Planned {
     }
 }
 
-/// Faults of a run that lasts so long.
+/// Faults of a run that lasts so long, with at most so much time between two.
 #[must_use]
-pub fn plan(random: &mut SmallRng, span: Duration, kinds: &BTreeSet<Kind>) -> Vec<Planned> {
+pub fn plan(random: &mut SmallRng, span: Duration, calm: Duration, kinds: &BTreeSet<Kind>) -> Vec<Planned> {
     let kinds: Vec<Kind> = kinds.iter().copied().collect();
     let mut all: Vec<Planned> = Vec::new();
     let mut at = Duration::ZERO;
     loop {
-        at += Duration::from_millis(random.random_range(0..CALM_MS));
+        at += calm.mul_f64(random.random_range(0.0..1.0));
         let Some(kind) = kinds.choose(random).filter(|_| at < span) else { return all };
         let fault = fault(*kind, random);
         let lasts = if *kind == Kind::Broker { BROKER_MS } else { random.random_range(300..LASTS_MS) };

@@ -19,6 +19,7 @@ pub mod hosts;
 pub mod logs;
 pub mod net;
 pub mod run;
+pub mod soak;
 pub mod sweep;
 pub mod tools;
 pub mod worker;

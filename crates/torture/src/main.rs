@@ -76,6 +76,12 @@ struct Run {
     /// Milliseconds between two things that the client asks for, on average.
     #[arg(long, default_value_t = 150)]
     pause: u64,
+    /// Most seconds between two faults.
+    #[arg(long, default_value_t = 5)]
+    calm: u64,
+    /// The cluster must be as quick and as small at last as it was at first: for runs of an hour.
+    #[arg(long)]
+    soak: bool,
     /// Directory for all files of the runs, which are kept; none: a temporary one, kept of runs that fail.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -201,7 +207,14 @@ async fn campaign(options: &Run) -> Result<bool> {
             None => Dir::temporary()?,
         };
         let span = Duration::from_secs(options.seconds);
-        let what = Options { seed, span, kinds: kinds.clone(), pause: Duration::from_millis(options.pause) };
+        let what = Options {
+            seed,
+            span,
+            kinds: kinds.clone(),
+            pause: Duration::from_millis(options.pause),
+            calm: Duration::from_secs(options.calm.max(1)),
+            soak: options.soak,
+        };
         let report = match run(&nova, &what, dir.path()).await {
             Ok(report) => report,
             Err(error) => return Err(error.context(format!("seed {seed}, files in {}", dir.keep().display()))),

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::client::{Client, LABEL};
 use crate::cluster::{CLUSTER, Cluster, LAYOUT, Timing};
 use crate::faults::{Kind, Planned, plan};
+use crate::soak::{self, Sample};
 use crate::worker::effects;
 
 /// Longest wait for a cluster to be ready.
@@ -32,6 +33,8 @@ const ANSWERED: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(120);
 /// A fault that has done nothing yet lasts so much longer.
 const LATE: Duration = Duration::from_secs(5);
+/// Between two looks at what processes use.
+const SAMPLE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// Workflows of a run.
 const WORKFLOWS: usize = 6;
@@ -49,6 +52,10 @@ pub struct Options {
     pub kinds: BTreeSet<Kind>,
     /// Between two things that the client asks for, on average.
     pub pause: Duration,
+    /// Most time between two faults.
+    pub calm: Duration,
+    /// It must be at last what it was at first, too.
+    pub soak: bool,
 }
 
 /// What a run came to.
@@ -86,7 +93,7 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     let mut random = SmallRng::seed_from_u64(options.seed);
     let workflows: Vec<Workflow> = (0..WORKFLOWS).map(|n| Workflow::random(&format!("w{n}"), &mut random)).collect();
     let workflows = Arc::new(workflows);
-    let plan = plan(&mut random, options.span, &options.kinds);
+    let plan = plan(&mut random, options.span, options.calm, &options.kinds);
     let mut cluster = Cluster::start(nova, &options.kinds, Timing::Patient, dir).await?;
     let bus = cluster.bus();
     cluster.ready(START).await?;
@@ -121,11 +128,12 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
             nova_workload::propose_as_before(&asked, &own, boot_ns)
         );
     });
-    faults(&mut cluster, &plan, options.span).await?;
+    let done = || submissions.lock().values().filter(|it: &&Operation| accepted(it)).count() as u64;
+    let samples = faults(&mut cluster, &plan, options.span, done).await?;
     noted.stop.store(true, Ordering::Relaxed);
     asking.await?;
 
-    let mut violations = Vec::new();
+    let mut violations = if options.soak { soak::judge(&samples) } else { Vec::new() };
     let open = || noted.open.load(Ordering::Relaxed);
     if !go_on(&mut cluster, ANSWERED, async {
         while open() > 0 {
@@ -171,7 +179,7 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
             Counts::default()
         }
     };
-    let accepted = history.operations.iter().filter(|it| matches!(it.answer, Answer::Accepted { .. })).count();
+    let accepted = history.operations.iter().filter(|it| accepted(it)).count();
     if (accepted as f64) < options.span.as_secs_f64() / 60.0 * ENOUGH_PER_MINUTE {
         violations.push(violation("empty", format!("{accepted} were accepted: so little says nothing")));
     }
@@ -187,9 +195,19 @@ fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {
     Violation { invariant, what: what.into() }
 }
 
-/// Makes the faults of a plan, one by one, until all are over and healed.
-async fn faults(cluster: &mut Cluster, plan: &[Planned], span: Duration) -> Result<()> {
+fn accepted(operation: &Operation) -> bool {
+    matches!(operation.answer, Answer::Accepted { .. })
+}
+
+/// Makes the faults of a plan, one by one, until all are over and healed; looks now and then at what processes use.
+async fn faults(
+    cluster: &mut Cluster,
+    plan: &[Planned],
+    span: Duration,
+    done: impl Fn() -> u64,
+) -> Result<Vec<Sample>> {
     let begin = Instant::now();
+    let mut samples = Vec::new();
     let mut coming: Vec<&Planned> = plan.iter().collect();
     coming.sort_by_key(|it| it.at);
     let mut coming = coming.into_iter().peekable();
@@ -211,9 +229,13 @@ async fn faults(cluster: &mut Cluster, plan: &[Planned], span: Duration) -> Resu
             cluster.heal(planned).await.with_context(|| planned.to_string())?;
         }
         cluster.look()?;
+        if now >= SAMPLE * samples.len() as u32 {
+            samples.push(Sample { at: now, accepted: done(), ..cluster.sample() });
+        }
         sleep(LOOK).await;
     }
-    cluster.broker_is_back().await
+    cluster.broker_is_back().await?;
+    Ok(samples)
 }
 
 /// Looks after the processes until something is done; false: it was not in time.

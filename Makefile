@@ -58,6 +58,16 @@ torture: ## the long form of all that proves it under faults: simulated hours, p
 	@scripts/setup.sh test
 	@scripts/torture.sh $(SEEDS) $(SECONDS_EACH)
 
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+fuzz: ## bytes of libFuzzer for every decoder; fails where something does not hold; FUZZ_SECONDS= for each, FUZZ_TARGETS=
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+schemathesis: ## requests made from the OpenAPI document, right and wrong, against a running `nova dev`
+	@scripts/setup.sh schemathesis
+	@scripts/schemathesis.sh
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -69,4 +79,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults bench-peers scale simulate torture model deny clean
+.PHONY: help demo test check guard build faults bench-peers scale simulate torture fuzz schemathesis model deny clean

@@ -65,6 +65,16 @@ soak: build ## an hour of work and faults, after which a cluster must be as quic
 	NOVA_BIN=$(or $(CARGO_TARGET_DIR),target)/release/nova $(or $(CARGO_TARGET_DIR),target)/debug/nova-torture run --soak \
 	  --seconds $(or $(SOAK_SECONDS),3600) --calm 20 --pause 50
 
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+fuzz: ## bytes of libFuzzer for every decoder; fails where something does not hold; FUZZ_SECONDS= for each, FUZZ_TARGETS=
+	@scripts/setup.sh fuzz
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+schemathesis: ## requests made from the OpenAPI document, right and wrong, against a running `nova dev`
+	@scripts/setup.sh schemathesis
+	@scripts/schemathesis.sh
+
 model: ## check the protocol's model: every rule holds, every planted bug is found (a minute or two)
 	cd docs/reference/protocol-model && cargo run --release --locked -- $(ARGS)
 
@@ -76,4 +86,4 @@ clean: ## remove build output, caches and the demo's data
 	cargo clean
 	rm -rf .cache data
 
-.PHONY: help demo test check guard build faults bench-peers scale simulate torture soak model deny clean
+.PHONY: help demo test check guard build faults bench-peers scale simulate torture soak fuzz schemathesis model deny clean

@@ -71,6 +71,8 @@ pub(crate) fn chunks(frame: &Bytes, mut visit: impl FnMut(Chunk)) -> Option<()> 
         let timestamp_ms = rest.try_get_u64_le().ok()?;
         let count = rest.try_get_u32_le().ok()?;
         let body = take_long(&mut rest)?;
+        // Positions behind the last one there can be are damage that its checksum does not show.
+        first.checked_add(u64::from(count))?;
         visit(Chunk { topic, partition, first, count, timestamp_ms, body });
     }
     Some(())

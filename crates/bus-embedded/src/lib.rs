@@ -15,6 +15,8 @@
 
 mod early;
 mod format;
+#[doc(hidden)]
+pub mod hostile;
 mod retention;
 mod topics;
 mod writer;

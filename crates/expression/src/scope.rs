@@ -116,6 +116,12 @@ impl<'a> Scope<'a> {
         self
     }
 
+    /// Steps that were taken of the budget.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        limits::STEPS - self.steps.get()
+    }
+
     pub(crate) fn root(&self, name: &str) -> Option<&Lazy<'a>> {
         self.roots.iter().find(|(root, _)| *root == name).map(|(_, value)| value)
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -12,6 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Channel, Endpoint};
+
+use crate::door::{Door, Guest};
+
+/// Pause after the system gave no connection: most often there are no files left, and one becomes free soon.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Carries bytes both ways, in order.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -66,6 +72,26 @@ impl Listener {
             }
             Self::By(incoming) => incoming.map(|it| it.map(Connection::By)).boxed(),
         }
+    }
+}
+
+impl Listener {
+    /// The same, of those for whom there is room; the others find that they are not connected.
+    pub fn through(self, door: Door) -> BoxStream<'static, io::Result<Guest<Connection>>> {
+        let entering = move |taken: io::Result<Connection>| {
+            let door = door.clone();
+            async move {
+                match taken {
+                    Ok(connection) => door.enter(connection).ok().map(Ok),
+                    Err(error) => {
+                        // Whoever takes connections asks for the next one at once.
+                        tokio::time::sleep(PAUSE).await;
+                        Some(Err(error))
+                    }
+                }
+            }
+        };
+        self.incoming().filter_map(entering).boxed()
     }
 }
 

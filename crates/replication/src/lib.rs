@@ -10,6 +10,8 @@ mod append_stream;
 mod codec;
 mod error;
 mod group;
+#[doc(hidden)]
+pub mod hostile;
 mod log;
 mod machine;
 mod metrics;

@@ -1,12 +1,14 @@
 //! What every service does the same way.
 //!
-//! Owns: how config is put together, the port for metrics and health, stopping on a signal.
+//! Owns: how config is put together, serving HTTP to anybody, the port for metrics and health, stopping on a signal.
 //! Must not know: what any service does.
 
 pub mod bus;
 pub mod config;
+pub mod http;
 pub mod observe;
 
+pub use nova_host::raise_file_limit;
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first SIGTERM or SIGINT; the second one ends the process at once.

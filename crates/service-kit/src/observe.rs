@@ -10,10 +10,16 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use nova_host::Patience;
 use nova_telemetry::MetricsPage;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::http;
+
+/// Who looks at metrics is few, and sends no body.
+const LIMITS: http::Limits = http::Limits { connections: 256, body_bytes: 1 << 20, patience: Patience::DEFAULT };
 
 /// Whether a service can do its work; why not.
 pub type Ready = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -54,5 +60,6 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    axum::serve(listener, routes::<()>(service, metrics, ready)).with_graceful_shutdown(stop.cancelled_owned()).await
+    http::serve(listener, routes::<()>(service, metrics, ready), LIMITS, stop).await;
+    Ok(())
 }

@@ -22,6 +22,10 @@ pub struct Config {
     pub instance: u32,
     /// The file of its history.
     pub history: PathBuf,
+    /// Connections at once, 16 to 65,536; fewer where the process may not have four times as many files open.
+    pub max_connections: usize,
+    /// Bytes of all request bodies that are being read or worked on; above it 503 is answered.
+    pub max_bodies_bytes: usize,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
     /// Submissions of one shard that wait for their answer; above it 429 is answered.
@@ -54,6 +58,8 @@ impl Default for Config {
             listen: "127.0.0.1:7700".into(),
             instance: 0,
             history: "data/api/history.db".into(),
+            max_connections: 4_096,
+            max_bodies_bytes: 128 << 20,
             max_body_bytes: 1 << 20,
             window: 4_096,
             max_undecided: 4_096,
@@ -81,6 +87,8 @@ impl Config {
         check(!self.cluster.is_empty(), "cluster: must not be empty");
         check(!self.coordinators.is_empty(), "coordinators: at least one address");
         check((1_024..=64 << 20).contains(&self.max_body_bytes), "max_body_bytes: must be 1024 to 67108864");
+        check(self.max_bodies_bytes >= self.max_body_bytes, "max_bodies_bytes: must not be below max_body_bytes");
+        check((16..=65_536).contains(&self.max_connections), "max_connections: must be 16 to 65536");
         check(self.window > 0, "window: must be above 0");
         check(self.max_undecided > 0, "max_undecided: must be above 0");
         check((5..=10_000).contains(&self.quick_answer_ms), "quick_answer_ms: must be 5 to 10000");

@@ -5,18 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::serve::ListenerExt;
-use axum::{Router, ServiceExt};
 use futures::StreamExt;
 use nova_bus::{BusError, SharedBus, Topic};
 use nova_client::Coordinators;
 use nova_client::load::{self, Marks};
 use nova_history::{History, HistoryError, Ingester};
+use nova_host::Patience;
+use nova_service_kit::http::{self, Reading, Unread};
 use nova_service_kit::observe;
 use nova_telemetry::MetricsPage;
 use nova_wire::ClusterId;
@@ -61,13 +62,13 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
-    /// Its server failed.
-    #[error("the HTTP server failed")]
-    Serve(#[source] io::Error),
 }
 
 /// Three quarters of the outbox above which a shard takes no more (rule 35).
 const OUTBOX_BYTES: u64 = nova_engine::limits::OUTBOX_BYTES / 4 * 3;
+
+/// Largest sum of the headers of a request, in bytes; what the server itself reads is more, so that this has an answer.
+const HEADER_BYTES: usize = 16 << 10;
 
 /// Bytes that are read of a body that is refused.
 const THROWN_AWAY: usize = 8 << 20;
@@ -150,24 +151,27 @@ impl Api {
         let Self { listener, app, metrics, stop } = self;
         let measured = Arc::new(Requests::default());
         let router = router(Arc::clone(&app), metrics, Arc::clone(&measured));
-        let gate = Gate::new(router, Arc::clone(&app), measured).into_make_service();
-        // Answers are small: one that waited for a fuller packet would wait 40 ms.
-        let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        let serving = axum::serve(listener, gate).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let gate = Gate::new(router, Arc::clone(&app), measured);
+        let limits = http::Limits {
+            connections: app.config.max_connections,
+            body_bytes: app.config.max_bodies_bytes,
+            patience: Patience::DEFAULT,
+        };
+        let serving = http::serve(listener, gate, limits, stop.clone());
         let overtime = async {
             stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
         };
-        let result = tokio::select! {
-            result = serving => result.map_err(RunError::Serve),
-            () = overtime => Ok(()),
-        };
+        tokio::select! {
+            () = serving => {}
+            () = overtime => {}
+        }
         if tokio::time::timeout(CLOSING, app.history.close()).await.is_err() {
             tracing::warn!(
                 "the history was not closed in {CLOSING:?}: the next start finds its rows in the side files"
             );
         }
-        result
+        Ok(())
     }
 }
 
@@ -226,32 +230,72 @@ async fn document() -> Response {
 /// and whatever refuses it, the answer is a problem.
 async fn around(limit: usize, measured: Arc<Requests>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
+    if let Some(problem) = refused_by_headers(request.headers()) {
+        throw_away(request).await;
+        return problem.into_response();
+    }
     let stated = request.headers().get(header::CONTENT_LENGTH);
     let stated = stated.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
     if stated > limit as u64 {
-        return refuse_large(limit, stated, request).await;
+        throw_away(request).await;
+        return Problem::body_too_large(format!("{stated} bytes; at most {limit}")).into_response();
     }
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = problems_everywhere(next.run(request).await).await;
+    // Held until the answer is made: the bytes are in memory as long.
+    let reading = request.extensions().get::<Reading>().cloned();
+    let response = next.run(request).await;
+    let response = match reading.as_ref().and_then(Reading::unread) {
+        Some(why) if response.status().is_client_error() => unread(why).into_response(),
+        _ => problems_everywhere(response).await,
+    };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     measured.note(route, response.status().as_u16(), begun.elapsed());
     response
 }
 
+/// What no route takes: more headers than are needed for anything, and a body that is larger than it looks.
+fn refused_by_headers(headers: &HeaderMap) -> Option<Problem> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > HEADER_BYTES {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let problem = Problem::new(status, "limit.headers", "the headers of the request are too large");
+        return Some(problem.detail(format!("{bytes} bytes; at most {HEADER_BYTES}")));
+    }
+    let encoding =
+        headers.get(header::CONTENT_ENCODING).filter(|it| !it.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", "the media type is not understood");
+    Some(
+        problem.detail(format!(
+            "Content-Encoding {}: send the body as it is",
+            String::from_utf8_lossy(encoding.as_bytes())
+        )),
+    )
+}
+
+fn unread(why: Unread) -> Problem {
+    match why {
+        Unread::TooSlow => Problem::new(StatusCode::REQUEST_TIMEOUT, "request.slow", "the body came too slowly"),
+        Unread::NoRoom => Problem::unavailable("as many bodies are under way as may be"),
+    }
+}
+
 /// Some of the body is read and thrown away: a client that still sends when the connection closes would not see the answer.
-async fn refuse_large(limit: usize, stated: u64, request: Request) -> Response {
+async fn throw_away(request: Request) {
+    let reading = request.extensions().get::<Reading>().cloned();
     let mut body = request.into_body().into_data_stream();
     let throwing_away = async {
         let mut read = 0;
         while let Some(Ok(part)) = body.next().await {
             read += part.len();
+            if let Some(reading) = &reading {
+                reading.let_go();
+            }
             if read > THROWN_AWAY {
                 break;
             }
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(2), throwing_away).await;
-    Problem::body_too_large(format!("{stated} bytes; at most {limit}")).into_response()
 }
 
 /// Refusals that the framework makes in plain text become problems too.

@@ -59,6 +59,8 @@ pub struct Config {
     pub session_ttl_ms: u64,
     /// How long a scheduler keeps a shard without renewal, in milliseconds.
     pub shard_lease_ms: u64,
+    /// Connections at once, 16 to 65,536; fewer where the process may not have four times as many files open.
+    pub max_connections: usize,
     /// Where metrics and health are served: `host:port`.
     pub observe: String,
     /// Where spans go.
@@ -82,6 +84,7 @@ impl Default for Config {
             snapshot_entries: 50_000,
             session_ttl_ms: 3_000,
             shard_lease_ms: 5_000,
+            max_connections: 4_096,
             observe: "127.0.0.1:7711".into(),
             trace: TraceSettings::default(),
         }
@@ -105,6 +108,7 @@ impl Config {
         check(self.heartbeat_ms >= 10, "heartbeat_ms: must be at least 10");
         check(self.election_min_ms > self.heartbeat_ms, "election_min_ms: must be above heartbeat_ms");
         check(self.election_max_ms > self.election_min_ms, "election_max_ms: must be above election_min_ms");
+        check((16..=65_536).contains(&self.max_connections), "max_connections: must be 16 to 65536");
         check(self.session_ttl_ms >= 500, "session_ttl_ms: must be at least 500");
         check(self.shard_lease_ms >= 500, "shard_lease_ms: must be at least 500");
         for member in &self.members {

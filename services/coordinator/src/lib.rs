@@ -27,12 +27,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use nova_host::{Dialer, Listener};
+use nova_host::{Dialer, Door, Listener, Patience, Visitor};
 use nova_replication::{Group, GroupConfig, OpenGroup, StartError};
 use nova_wire::ClusterId;
 use nova_wire::v1::coordinator_server::{self, CoordinatorServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::http;
+use tower::util::MapRequestLayer;
 
 use clock::{Clock, SharedClock};
 pub use config::{Config, LogChoice};
@@ -41,6 +43,15 @@ use proposer::Proposer;
 use service::Service;
 use sessions::Sessions;
 use shards::ShardLeases;
+
+/// Requests of one connection at once.
+const STREAMS: u32 = 1_024;
+/// Bytes of the head of a request.
+const HEAD_BYTES: u32 = 16 << 10;
+/// Streams that a peer has opened and reset before they were looked at; one more ends the connection.
+const RESETS: usize = 128;
+/// Streams that were reset because of what the peer did on them; one more ends the connection.
+const ERRORS: usize = 1_024;
 
 /// Why a coordinator ended.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +83,7 @@ pub struct Coordinator {
     service: Arc<Service>,
     clock: SharedClock,
     dialer: Dialer,
+    max_connections: usize,
     /// By number.
     members: BTreeMap<u64, String>,
 }
@@ -133,7 +145,7 @@ impl Coordinator {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let service = self.server();
-        let Self { listener, group, service: own, clock, dialer, members } = self;
+        let Self { listener, group, service: own, clock, dialer, max_connections, members } = self;
         // The first of the configured members founds the group; a new member of an old group has no such list.
         if members.keys().next() == Some(&own.member) {
             group.initialize(members).await?;
@@ -149,13 +161,19 @@ impl Coordinator {
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
+            .max_concurrent_streams(Some(STREAMS))
+            .http2_max_header_list_size(Some(HEAD_BYTES))
+            .http2_max_pending_accept_reset_streams(Some(RESETS))
+            .http2_max_local_error_reset_streams(Some(ERRORS))
             .initial_stream_window_size(Some(4 << 20))
             .initial_connection_window_size(Some(16 << 20))
+            .layer(MapRequestLayer::new(note_request))
             .add_service(group.server())
             .add_service(health_service)
             .add_service(service);
+        let door = Door::new(max_connections, Patience::DEFAULT);
         let stopped = own.stop.clone().cancelled_owned();
-        let serving = server.serve_with_incoming_shutdown(listener.incoming(), stopped);
+        let serving = server.serve_with_incoming_shutdown(listener.through(door), stopped);
         let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
             why = fatal(&group) => Err(RunError::Fatal(why)),
@@ -185,8 +203,17 @@ impl OpenCoordinator {
         let service =
             Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
         let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
-        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, members: members.collect() })
+        let (members, max_connections) = (members.collect(), config.max_connections);
+        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, max_connections, members })
     }
+}
+
+/// Tells the door that the connection is of use. The peer shows that it lives by answering pings.
+fn note_request<B>(request: http::Request<B>) -> http::Request<B> {
+    if let Some(visitor) = request.extensions().get::<Visitor>() {
+        drop(visitor.asks(true));
+    }
+    request
 }
 
 fn parse_member((id, address): (&str, &str)) -> Option<(u64, String)> {

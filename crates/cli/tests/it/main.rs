@@ -7,6 +7,7 @@ mod directories;
 mod docs;
 mod end_to_end;
 mod full_disk;
+mod hostile;
 mod metrics;
 mod restart;
 mod rig;

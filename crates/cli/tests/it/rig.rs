@@ -66,6 +66,16 @@ impl Dev {
         self.cluster.pid().expect("it runs")
     }
 
+    /// Where its coordinator answers: `host:port`.
+    pub fn coordinator(&self) -> String {
+        self.cluster.coordinators()[0].trim_start_matches("http://").to_owned()
+    }
+
+    /// Where its api answers: `host:port`.
+    pub fn api(&self) -> String {
+        self.url.trim_start_matches("http://").to_owned()
+    }
+
     /// Asks it to end, and gives what it ended with.
     pub fn stop(&mut self) -> ExitStatus {
         wait(async || self.cluster.process().stop(SOON).await).expect("it ran")

@@ -390,6 +390,15 @@ impl Cluster {
     /// When that cannot be looked at.
     pub fn is_effective(&mut self, planned: &Planned) -> Result<bool> {
         let number = planned.number;
+        if let (Fault::Syncs(host, syncs), Some(tampered)) = (&planned.fault, self.tampered.get_mut(&number))
+            && tampered.count() == 0
+            && tampered.has_ended()
+            && self.slots[host.place()].down.is_empty()
+        {
+            // Its process died before it synced anything.
+            let pid = self.running(*host)?;
+            self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
+        }
         let done = match &planned.fault {
             _ if !self.active.contains_key(&number) || self.effective.contains(&number) => 0,
             Fault::Bridge(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {

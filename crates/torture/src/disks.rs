@@ -121,6 +121,12 @@ impl Tampered {
         Ok(Self { strace: command.spawn().context("strace")?, log })
     }
 
+    /// Whether the process is gone.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.strace.try_wait(), Ok(Some(_)) | Err(_))
+    }
+
     /// How many syncs it has tampered with.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -31,8 +31,8 @@ const START: Duration = Duration::from_secs(120);
 const ANSWERED: Duration = Duration::from_secs(60);
 /// And all that was accepted has ended this long after (J2).
 const SETTLED: Duration = Duration::from_secs(120);
-/// A fault that has done nothing yet lasts so much longer.
-const LATE: Duration = Duration::from_secs(5);
+/// A fault that has done nothing lasts so long when all others are over.
+const LATE: Duration = Duration::from_secs(10);
 /// Between two looks at what processes use.
 const SAMPLE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
@@ -212,15 +212,22 @@ async fn faults(
     coming.sort_by_key(|it| it.at);
     let mut coming = coming.into_iter().peekable();
     let mut active: Vec<&Planned> = Vec::new();
+    let mut alone = None;
     while begin.elapsed() < span || !active.is_empty() {
         let now = begin.elapsed();
         while let Some(planned) = coming.next_if(|it| it.at <= now) {
             cluster.begin(planned).await.with_context(|| planned.to_string())?;
             active.push(planned);
         }
+        // One that has done nothing yet lasts on: others may be in its way, until they are over.
+        let is_alone = coming.peek().is_none() && active.iter().all(|it| it.until <= now);
+        let since = *alone.get_or_insert(now);
+        if !is_alone {
+            alone = None;
+        }
         let mut over = Vec::new();
         for planned in active.iter().filter(|it| it.until <= now) {
-            if cluster.is_effective(planned)? || planned.until + LATE <= now {
+            if cluster.is_effective(planned)? || is_alone && since + LATE <= now {
                 over.push(*planned);
             }
         }

@@ -145,4 +145,8 @@ pub enum Event {
     TriggerPut(Trigger),
     /// A trigger was deleted.
     TriggerDeleted(Box<str>, Box<str>),
+    /// Numbers that may have been given out are passed over, and no shard has an owner.
+    NumbersSkipped,
+    /// The topics are new and empty.
+    BusReplaced,
 }

@@ -88,6 +88,11 @@ pub enum EntryBody {
         /// Its id within the namespace.
         id: Box<str>,
     },
+    /// What stood behind this state is not known: it was put back from a backup, or its log may have lost its end.
+    Recover {
+        /// The topics are empty: reading begins at their start. False: they are those that the state knows.
+        new_bus: bool,
+    },
 }
 
 /// Commands and evaluations of one shard.

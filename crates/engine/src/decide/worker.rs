@@ -95,6 +95,16 @@ impl Decider<'_> {
                 self.say(Event::TriggerDeleted(namespace.clone(), id.clone()));
                 Ok(())
             }
+            EntryBody::Recover { new_bus } => {
+                for worker in self.state.workers.all.iter().filter(|worker| worker.open) {
+                    self.say(Event::SessionEnded(worker.id));
+                }
+                self.say(Event::NumbersSkipped);
+                if *new_bus {
+                    self.say(Event::BusReplaced);
+                }
+                Ok(())
+            }
         }
     }
 

@@ -128,7 +128,10 @@ pub struct Dev {
     /// Log every attempt of the worker there, synced, for verification.
     #[arg(long, hide = true)]
     pub ledger: Option<PathBuf>,
-    /// Coordinators that run elsewhere, of cluster `dev` with 8 shards, instead of one in this process.
+    /// Name of the cluster; data of another one is refused. A restored backup gets a new name.
+    #[arg(long, default_value = nova_all_in_one::CLUSTER, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub cluster: String,
+    /// Coordinators that run elsewhere, of this cluster with 8 shards, instead of one in this process.
     #[arg(long = "coordinator", hide = true, value_name = "URL")]
     pub coordinators: Vec<String>,
 }
@@ -343,10 +346,86 @@ pub enum Admin {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Put a new member in the place of one that is lost, and wait until it has all that it had.
+    #[command(
+        after_help = "Start the new member first: an empty directory, a number that was never used, members=[].\n\nExample:\n  nova admin replace --member 2 --with 4@http://10.0.0.4:7710"
+    )]
+    Replace {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The member that is lost.
+        #[arg(long)]
+        member: u64,
+        /// The new one: `4@http://host:port`.
+        #[arg(long, value_parser = member)]
+        with: Member,
+        /// Also when the old one answers.
+        #[arg(long)]
+        force: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Shards, owners, positions, backlog.
     Shards(Coordinators),
     /// Write a snapshot now.
     Snapshot(Coordinators),
+    /// Copy the whole state into a file, while the cluster works.
+    #[command(after_help = "Example:\n  nova admin backup --to nova-2026-11-22.backup")]
+    Backup {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The file; there must be none of that name.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Read a backup through, and say what it is of.
+    Verify {
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+    },
+    /// Make the directory of the first member of a cluster that begins with a backup.
+    #[command(
+        after_help = "A name other than that of the backup makes a new cluster: give it topics of its own, empty ones.\nThe same name goes on with the topics of the old cluster, all members of which must be gone for ever.\n\nExamples:\n  nova admin restore --from nova.backup --cluster shop2 --data data/coordinator --member 1@http://10.0.0.1:7710\n  nova admin restore --from nova.backup --cluster shop --data data/coordinator --member 4@http://10.0.0.1:7710,5@http://10.0.0.2:7710,6@http://10.0.0.3:7710"
+    )]
+    Restore {
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Name of the cluster that it becomes.
+        #[arg(long)]
+        cluster: String,
+        /// Directory of the first member; it must not be there, or be empty.
+        #[arg(long)]
+        data: PathBuf,
+        /// All members, `1@http://host:port`, the one whose directory it is first. The others begin empty.
+        #[arg(long = "member", value_parser = member, value_delimiter = ',', required = true)]
+        members: Vec<Member>,
+        /// What holds its log.
+        #[arg(long, value_enum, default_value_t = Log::File)]
+        log: Log,
+    },
+    /// UNSAFE: go on with one member after the majority is lost for ever. What only the others had is gone.
+    #[command(
+        after_help = "Works on the directory of a member that has stopped. The others must never start again.\n\nExample:\n  nova admin recover --data data/coordinator --member 4@http://10.0.0.1:7710 --i-accept-data-loss"
+    )]
+    Recover {
+        /// Directory of the member that is left.
+        #[arg(long)]
+        data: PathBuf,
+        /// The number under which it goes on, never used before, and its address: `4@http://host:port`.
+        #[arg(long, value_parser = member)]
+        member: Member,
+        /// Name of its cluster, where the directory does not tell it.
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Without this nothing is done.
+        #[arg(long)]
+        i_accept_data_loss: bool,
+    },
     /// Create or change a namespace.
     Namespace {
         /// Where the coordinators are.
@@ -370,6 +449,34 @@ pub enum Admin {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// A member: number and address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its number.
+    pub id: u64,
+    /// `http://host:port`.
+    pub address: String,
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    let wrong = || format!("'{text}' is not <id>@http://<host>:<port>");
+    let (id, address) = text.split_once('@').ok_or_else(wrong)?;
+    let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        return Err(wrong());
+    }
+    Ok(Member { id, address: address.to_owned() })
+}
+
+/// What holds a member's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// Segmented files.
+    File,
+    /// A sled database.
+    Sled,
 }
 
 /// Where the coordinators are.

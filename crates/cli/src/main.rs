@@ -6,7 +6,9 @@ mod commands;
 mod dev;
 mod error;
 mod live;
+mod members;
 mod print;
+mod repair;
 mod rest;
 mod serve;
 

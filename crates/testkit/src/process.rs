@@ -50,12 +50,18 @@ pub struct Process {
 }
 
 impl Process {
+    /// One that does not run yet.
+    #[must_use]
+    pub fn new(launch: Launch) -> Self {
+        Self { launch, child: None, output_from: 0 }
+    }
+
     /// Starts it; [`Process::ready`] waits until it works.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(launch: Launch) -> Result<Self> {
-        let mut process = Self { launch, child: None, output_from: 0 };
+        let mut process = Self::new(launch);
         process.start()?;
         Ok(process)
     }

@@ -9,6 +9,7 @@
 //! schedulers ◀─ subscriptions: outbox, offers ◀────────── view of the state ─┘
 //! ```
 
+pub mod backup;
 mod clock;
 mod clocks;
 mod config;
@@ -102,6 +103,10 @@ impl Coordinator {
     /// # Errors
     /// See [`RunError`].
     pub async fn open_on(listener: Listener, dialer: Dialer, config: Config) -> Result<OpenCoordinator, RunError> {
+        if let Some((path, text)) = nova_replication::unread_warning(&config.data) {
+            let path = path.display();
+            tracing::warn!(%path, text, "this group was recovered without a majority; remove the file once that is dealt with");
+        }
         let view = Arc::new(View::new(config.shards));
         let cluster = ClusterId::of_name(&config.cluster);
         let group_config = GroupConfig {
@@ -182,8 +187,19 @@ impl OpenCoordinator {
         let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
         let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
         let (member, inboxes) = (config.member, config.inboxes);
-        let service =
-            Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
+        let cluster_name = config.cluster.clone();
+        let service = Service {
+            cluster,
+            cluster_name,
+            member,
+            inboxes,
+            group: group.clone(),
+            view,
+            proposer,
+            sessions,
+            leases,
+            stop,
+        };
         let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
         Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, members: members.collect() })
     }

@@ -14,8 +14,13 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message;
 use tokio::sync::watch;
 
-/// The newest version of a log entry that is understood here.
-pub(crate) const LOG_VERSION: u32 = 1;
+/// The newest version of a log entry that is understood here. Entries are written with the oldest one that tells all that
+/// is in them, so that members of the build before understand what they can.
+pub(crate) const LOG_VERSION: u32 = 2;
+/// What entries are written with, but for those of [`RECOVER_VERSION`].
+pub(crate) const USUAL_VERSION: u32 = 1;
+/// The first version with `Recover`.
+pub(crate) const RECOVER_VERSION: u32 = 2;
 
 /// The applied state, for those who read it.
 pub(crate) struct View {
@@ -68,9 +73,20 @@ impl StateMachine for EngineMachine {
             return Err(at(format!("version {} is newer than {LOG_VERSION}", entry.version)));
         }
         let own = u32::from(self.shards);
-        if entry.shards != own {
+        // Who repairs a directory has no config.
+        let repairs = entry.shards == 0 && entry.bodies.iter().all(is_recover);
+        if entry.shards != own && !repairs {
             let made = entry.shards;
             return Err(at(format!("the cluster was made with {made} shards, and the config says {own}")));
+        }
+        for body in &entry.bodies {
+            if let Some(v1::entry_body::Kind::Recover(recover)) = &body.kind {
+                tracing::warn!(
+                    index = command.index,
+                    note = recover.note,
+                    "the state goes on where entries may be lost"
+                );
+            }
         }
         // Decoded before the lock is taken: readers wait for applying only.
         let bodies: Result<Vec<_>, _> = entry.bodies.into_iter().map(nova_wire::entry_body_from_wire).collect();
@@ -107,6 +123,10 @@ impl StateMachine for EngineMachine {
         *self.view.state.write() = state;
         Ok(())
     }
+}
+
+fn is_recover(body: &v1::EntryBody) -> bool {
+    matches!(body.kind, Some(v1::entry_body::Kind::Recover(_)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SharedClock;
-use crate::machine::{EngineMachine, LOG_VERSION, View};
+use crate::machine::{EngineMachine, USUAL_VERSION, View};
 
 /// Entries on their way.
 const IN_FLIGHT: usize = 16;
@@ -118,7 +118,7 @@ async fn run(
         let now_ms = clock.stamp(term, view.read().now.0);
         let count = bodies.len();
         let mut spans = trace::of_commands(trace::names::COMMIT, bodies.iter().flat_map(records));
-        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies, shards }.encode_to_vec();
+        let entry = v1::LogEntry { version: USUAL_VERSION, now_ms, bodies, shards }.encode_to_vec();
         metrics::histogram!(crate::metrics::ENTRY_BODIES).record(count as f64);
         let handed = group.propose(entry.into()).await;
         let begun = std::time::Instant::now();

@@ -1,5 +1,6 @@
 //! The gRPC service.
 
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::machine::{EngineMachine, View};
+use crate::machine::{EngineMachine, LOG_VERSION, View};
 use crate::proposer::{NoVerdict, Proposer};
 use crate::sessions::Sessions;
 use crate::shards::ShardLeases;
@@ -28,6 +29,11 @@ use crate::{reads, status, subscribe};
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait of a membership change.
 const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait until the state is written for a backup.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(600);
+/// Bytes of one part of a backup, and parts that wait for the receiver.
+const BACKUP_PART: usize = 256 << 10;
+const BACKUP_PARTS: usize = 8;
 /// Longest wait for a newer catalogue.
 const CATALOGUE_WAIT_MS: u64 = 30_000;
 /// Proposals of one stream on their way.
@@ -37,6 +43,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub(crate) struct Service {
     pub cluster: ClusterId,
+    pub cluster_name: String,
     pub member: u64,
     pub inboxes: u32,
     pub group: Group<EngineMachine>,
@@ -90,6 +97,10 @@ impl Coordinator for Service {
         // Over the whole state: not on a thread that serves others.
         let hashing = nova_host::blocking::run(move || frozen.hash());
         let state_hash = hashing.await.map_err(|error| Status::internal(error.to_string()))?;
+        let group = self.group.clone();
+        let disk = nova_host::blocking::run(move || group.disk()).await.ok().and_then(Result::ok).unwrap_or_default();
+        let log = self.group.log_stats();
+        let voters = status.members.iter().filter(|it| it.voter).map(|it| it.id).collect();
         let member = |it: nova_replication::MemberInfo| v1::Member { id: it.id, address: it.address };
         Ok(Response::new(v1::DescribeResponse {
             cluster: self.cluster.0.to_vec().into(),
@@ -103,6 +114,15 @@ impl Coordinator for Service {
             inboxes: self.inboxes,
             version: env!("CARGO_PKG_VERSION").into(),
             state_hash,
+            last: status.last,
+            snapshot: status.snapshot,
+            voters,
+            used_members: self.group.used_members().into_iter().collect(),
+            disk_free_bytes: disk.free,
+            disk_total_bytes: disk.total,
+            sync_median_us: log.median_us,
+            sync_longest_us: log.longest_us,
+            log_version: LOG_VERSION,
         }))
     }
 
@@ -380,6 +400,53 @@ impl Coordinator for Service {
     ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
         let applied = self.group.snapshot(MEMBERSHIP_PATIENCE).await.map_err(status::proposed)?;
         Ok(Response::new(v1::TakeSnapshotResponse { applied }))
+    }
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Answers<v1::BackupPart>>, Status> {
+        self.barrier().await?;
+        let copy = self.group.copy(BACKUP_PATIENCE).await.map_err(status::proposed)?;
+        let head = v1::BackupHead {
+            cluster: self.cluster.0.to_vec().into(),
+            cluster_name: self.cluster_name.clone(),
+            shards: u32::from(self.view.read().config.shards),
+            index: copy.index,
+            term: copy.term,
+            member: self.member,
+            members: copy.members.into_iter().map(|(id, address)| v1::Member { id, address }).collect(),
+            used_members: copy.used.into_iter().collect(),
+            log_version: LOG_VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            bytes: copy.bytes,
+        };
+        let (sender, receiver) = mpsc::channel(BACKUP_PARTS);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let mut part = Ok(v1::BackupPart { head: Some(head), data: bytes::Bytes::new() });
+            let mut body = copy.body;
+            loop {
+                let ends = part.is_err();
+                let sent = tokio::select! {
+                    sent = sender.send(part) => sent,
+                    () = stop.cancelled() => return,
+                };
+                if sent.is_err() || ends {
+                    return;
+                }
+                let reading = move || {
+                    let mut data = Vec::with_capacity(BACKUP_PART);
+                    let read = body.by_ref().take(BACKUP_PART as u64).read_to_end(&mut data);
+                    (read.map(|_| data), body)
+                };
+                let Ok((read, rest)) = nova_host::blocking::run(reading).await else { return };
+                body = rest;
+                part = match read {
+                    Ok(data) if data.is_empty() => return,
+                    Ok(data) => Ok(v1::BackupPart { head: None, data: data.into() }),
+                    Err(error) => Err(Status::internal(error.to_string())),
+                };
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 

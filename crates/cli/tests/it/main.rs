@@ -8,6 +8,7 @@ mod docs;
 mod end_to_end;
 mod full_disk;
 mod metrics;
+mod repair;
 mod restart;
 mod rig;
 mod sync;

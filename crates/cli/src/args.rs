@@ -92,6 +92,11 @@ pub enum Command {
     /// Care of a cluster.
     #[command(subcommand)]
     Admin(Admin),
+    /// Look at a cluster, and say what is wrong and what to do about it.
+    #[command(
+        after_help = "Examples:\n  nova doctor\n  nova doctor --coordinator http://a:7710 --api http://b:7700 --bootstrap kafka-1:9092\n  nova doctor --config scheduler.toml --json\n\nExit codes: 0 all is well, 1 warnings, 3 something does not work, 2 usage."
+    )]
+    Doctor(Doctor),
     /// Print a shell completion script.
     #[command(after_help = "Example:\n  nova completion bash > /etc/bash_completion.d/nova")]
     Completion {
@@ -296,6 +301,50 @@ pub enum Trigger {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// `nova doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Where the coordinators are; one that answers is enough to find the others.
+    #[command(flatten)]
+    pub at: Coordinators,
+    /// Apis, whose histories are looked at.
+    #[arg(long = "api", value_delimiter = ',', value_name = "URL")]
+    pub apis: Vec<String>,
+    /// Config file of any service, which tells coordinators, bus and api.
+    #[arg(long, short)]
+    pub config: Option<PathBuf>,
+    /// Kafka brokers, whose topics are looked at.
+    #[arg(long)]
+    pub bootstrap: Option<String>,
+    /// Prefix of all topic names.
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// Copies that each record should have.
+    #[arg(long, default_value_t = 3)]
+    pub replicas: u16,
+    /// Partitions that the event topic should have.
+    #[arg(long, default_value_t = nova_bus::Layout::default().events)]
+    pub events: u32,
+    /// The same as `--output json`.
+    #[arg(long)]
+    pub json: bool,
+    /// How far a clock may be off the median of the members, in milliseconds; ten times as much fails.
+    #[arg(long, default_value_t = 500)]
+    pub max_skew_ms: u64,
+    /// How long the median sync of a log may take, in milliseconds; ten times as much fails.
+    #[arg(long, default_value_t = 50)]
+    pub max_sync_ms: u64,
+    /// Free part of each disk, in percent; a quarter of it fails.
+    #[arg(long, default_value_t = 10)]
+    pub min_free_percent: u64,
+    /// Entries of the log that a member may lack after a second, or have and not have applied.
+    #[arg(long, default_value_t = 1_000)]
+    pub max_lag_entries: u64,
+    /// Commands of one shard, and records of events, that may wait; ten times as many fail.
+    #[arg(long, default_value_t = 1_000)]
+    pub max_lag_records: u64,
 }
 
 /// `nova admin`.

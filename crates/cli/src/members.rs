@@ -19,10 +19,14 @@ pub struct Asked {
     pub answer: Result<v1::DescribeResponse, String>,
 }
 
-/// Asks one member.
+/// Asks one member, for all but the hash of its state.
 pub async fn ask(address: &str) -> Result<v1::DescribeResponse, String> {
+    describe(address, true).await
+}
+
+async fn describe(address: &str, without_hash: bool) -> Result<v1::DescribeResponse, String> {
     let mut member = Coordinators::member(address).map_err(|error| chain(&error))?;
-    let answer = tokio::time::timeout(PATIENCE, member.describe(v1::DescribeRequest {})).await;
+    let answer = tokio::time::timeout(PATIENCE, member.describe(v1::DescribeRequest { without_hash })).await;
     let answer = answer.map_err(|_| "no answer in time".to_owned())?;
     answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
 }
@@ -32,7 +36,7 @@ pub async fn ask_all(addresses: &[String]) -> Vec<Asked> {
     let mut all: Vec<Asked> = Vec::new();
     let mut next: Vec<(Option<u64>, String)> = addresses.iter().map(|address| (None, address.clone())).collect();
     while !next.is_empty() {
-        let asking = next.iter().map(|(_, address)| ask(address));
+        let asking = next.iter().map(|(_, address)| describe(address, false));
         let answers = futures::future::join_all(asking).await;
         for ((member, address), answer) in std::mem::take(&mut next).into_iter().zip(answers) {
             let member = answer.as_ref().ok().map(|answer| answer.member).or(member);

@@ -371,6 +371,12 @@ impl<M: StateMachine> Group<M> {
         self.seen.lock().clone()
     }
 
+    /// Where the warning is that this group was recovered without a majority, if nobody has removed it yet; and what it says.
+    #[must_use]
+    pub fn unread_warning(&self) -> Option<(PathBuf, String)> {
+        crate::repair::unread_warning(&self.config.dir)
+    }
+
     /// Room on the disk of the member's data; it blocks, shortly.
     ///
     /// # Errors

@@ -130,7 +130,7 @@ impl Observer {
                 one.call(
                     PATIENCE,
                     Repeat::Read,
-                    |mut member| async move { member.describe(v1::DescribeRequest {}).await },
+                    |mut member| async move { member.describe(v1::DescribeRequest::default()).await },
                 );
             let described = describing.await;
             said.lock().push(format!("{host}: {described:?}"));
@@ -147,7 +147,7 @@ impl Observer {
                 one.call(
                     PATIENCE,
                     Repeat::Read,
-                    |mut member| async move { member.describe(v1::DescribeRequest {}).await },
+                    |mut member| async move { member.describe(v1::DescribeRequest::default()).await },
                 );
             let it = describing.await?;
             members.push(Member { name: host.name.into(), applied: it.applied, state_hash: it.state_hash });

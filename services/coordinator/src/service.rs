@@ -90,15 +90,17 @@ impl Service {
 #[deny(clippy::missing_trait_methods)] // A call that is left out would be answered "unimplemented".
 #[tonic::async_trait]
 impl Coordinator for Service {
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         let status = self.group.status().borrow().clone();
         let frozen = self.view.freeze();
-        let shards = u32::from(frozen.config.shards);
-        // Over the whole state: not on a thread that serves others.
-        let hashing = nova_host::blocking::run(move || frozen.hash());
-        let state_hash = hashing.await.map_err(|error| Status::internal(error.to_string()))?;
-        let group = self.group.clone();
-        let disk = nova_host::blocking::run(move || group.disk()).await.ok().and_then(Result::ok).unwrap_or_default();
+        let (shards, state_index) = (u32::from(frozen.config.shards), frozen.index);
+        let (group, without_hash) = (self.group.clone(), request.into_inner().without_hash);
+        // The hash is over the whole state, and the disk may take its time: not on a thread that serves others.
+        let looking = nova_host::blocking::run(move || {
+            let state_hash = if without_hash { 0 } else { frozen.hash() };
+            (state_hash, group.disk().unwrap_or_default(), group.unread_warning())
+        });
+        let (state_hash, disk, warning) = looking.await.map_err(|error| Status::internal(error.to_string()))?;
         let log = self.group.log_stats();
         let voters = status.members.iter().filter(|it| it.voter).map(|it| it.id).collect();
         let member = |it: nova_replication::MemberInfo| v1::Member { id: it.id, address: it.address };
@@ -123,6 +125,8 @@ impl Coordinator for Service {
             sync_median_us: log.median_us,
             sync_longest_us: log.longest_us,
             log_version: LOG_VERSION,
+            state_index,
+            unsafe_recovery: warning.map(|(path, _)| path.display().to_string()).unwrap_or_default(),
         }))
     }
 

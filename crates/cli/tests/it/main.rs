@@ -5,6 +5,7 @@ mod bad_input;
 mod cli;
 mod directories;
 mod docs;
+mod doctor;
 mod end_to_end;
 mod full_disk;
 mod metrics;

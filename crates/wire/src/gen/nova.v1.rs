@@ -1492,7 +1492,11 @@ pub struct Member {
     pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DescribeRequest {}
+pub struct DescribeRequest {
+    /// it reads the whole state
+    #[prost(bool, tag = "1")]
+    pub without_hash: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribeResponse {
     #[prost(bytes = "bytes", tag = "1")]
@@ -1515,6 +1519,7 @@ pub struct DescribeResponse {
     pub inboxes: u32,
     #[prost(string, tag = "10")]
     pub version: ::prost::alloc::string::String,
+    /// 0 where it was not wanted
     #[prost(uint64, tag = "11")]
     pub state_hash: u64,
     /// of its log
@@ -1542,6 +1547,12 @@ pub struct DescribeResponse {
     /// the newest version of log entries that it understands
     #[prost(uint32, tag = "20")]
     pub log_version: u32,
+    /// the last entry that changed what the hash is of
+    #[prost(uint64, tag = "21")]
+    pub state_index: u64,
+    /// where the warning is of which nobody has taken notice yet; empty when there is none
+    #[prost(string, tag = "22")]
+    pub unsafe_recovery: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClockRequest {}

@@ -92,6 +92,15 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
             println!("snapshot at log entry {}", asking.await.map_err(failed)?.applied);
             Ok(())
         }
+        Admin::RaiseLevel { at, to, yes } => {
+            confirm("Raise the feature level? It never goes down: older builds cannot start any more.", yes)?;
+            let asking = client(&at);
+            let asking = asking.call_slow(MEMBERSHIP, Repeat::Harmless, |mut leader| async move {
+                leader.raise_level(v1::RaiseLevelRequest { to }).await
+            });
+            println!("feature level {} is in force", asking.await.map_err(failed)?.level);
+            Ok(())
+        }
         Admin::Namespace { at, name, max_open_executions, max_keys } => {
             let namespace = v1::Namespace { name: name.clone(), max_open_executions, max_keys };
             let asking = client(&at);
@@ -134,14 +143,15 @@ async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed>
         Ok(answer) => json!({
             "id": answer.member, "address": it.address, "leader": answer.leader, "term": answer.term,
             "committed": answer.committed, "applied": answer.applied, "version": answer.version,
-            "votes": answer.voters.contains(&answer.member),
+            "votes": answer.voters.contains(&answer.member), "level": answer.level, "knowsLevel": answer.highest_level,
             "stateHash": format!("{:016x}", answer.state_hash), "error": "",
         }),
         Err(why) => json!({ "id": it.member, "address": it.address, "error": why }),
     };
     let all = json!(all.iter().map(row).collect::<Vec<_>>());
     if !print::machine(&all, format)? {
-        let columns = ["id", "address", "leader", "term", "committed", "applied", "votes", "stateHash", "error"];
+        let columns =
+            ["id", "address", "leader", "term", "committed", "applied", "votes", "level", "stateHash", "error"];
         print::table(&columns, print::rows(&all, &columns));
     }
     if reached { Ok(()) } else { Err(Failed::Unreachable("no coordinator answers".into())) }

@@ -420,6 +420,19 @@ pub enum Admin {
     Shards(Coordinators),
     /// Write a snapshot now.
     Snapshot(Coordinators),
+    /// Let the cluster do what the new build knows, once all members run it. Older builds cannot start any more.
+    #[command(after_help = "Example:\n  nova admin raise-level --yes")]
+    RaiseLevel {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The level; the highest that all members know when left out.
+        #[arg(long)]
+        to: Option<u32>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Copy the whole state into a file, while the cluster works.
     #[command(after_help = "Example:\n  nova admin backup --to nova-2026-11-22.backup")]
     Backup {

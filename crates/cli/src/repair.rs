@@ -105,6 +105,10 @@ async fn ready(new: &Member, leader: &v1::DescribeResponse, joined: bool) -> Res
     if found.cluster != leader.cluster {
         return refused("it is set to another cluster".into());
     }
+    if found.highest_level < leader.level {
+        let (known, level) = (found.highest_level, leader.level);
+        return refused(format!("its build knows feature level {known}, and {level} is in force: start a newer one"));
+    }
     if found.shards != leader.shards {
         return refused(format!("it is set to {} shards, and the cluster has {}", found.shards, leader.shards));
     }

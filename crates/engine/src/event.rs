@@ -149,4 +149,6 @@ pub enum Event {
     NumbersSkipped,
     /// The topics are new and empty.
     BusReplaced,
+    /// What builds of this feature level know may be done from now on.
+    LevelRaised(u32),
 }

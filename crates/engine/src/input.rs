@@ -93,6 +93,11 @@ pub enum EntryBody {
         /// The topics are empty: reading begins at their start. False: they are those that the state knows.
         new_bus: bool,
     },
+    /// The feature level goes up: all members run builds that know it.
+    RaiseLevel {
+        /// The new one; the one in force changes nothing, and a lower one is refused.
+        to: u32,
+    },
 }
 
 /// Commands and evaluations of one shard.

@@ -126,12 +126,9 @@ impl Observer {
         said.lock().extend(workers.into_iter().map(|worker| format!("{worker:?}")));
         for host in hosts::members() {
             let one = hosts::one(&self.ground.net, "explainer", host);
-            let describing =
-                one.call(
-                    PATIENCE,
-                    Repeat::Read,
-                    |mut member| async move { member.describe(v1::DescribeRequest::default()).await },
-                );
+            let describing = one.call(PATIENCE, Repeat::Read, |mut member| async move {
+                member.describe(v1::DescribeRequest::default()).await
+            });
             let described = describing.await;
             said.lock().push(format!("{host}: {described:?}"));
         }
@@ -143,12 +140,9 @@ impl Observer {
         let mut members = Vec::new();
         for host in hosts::members() {
             let one = hosts::one(&self.ground.net, "observer", host);
-            let describing =
-                one.call(
-                    PATIENCE,
-                    Repeat::Read,
-                    |mut member| async move { member.describe(v1::DescribeRequest::default()).await },
-                );
+            let describing = one.call(PATIENCE, Repeat::Read, |mut member| async move {
+                member.describe(v1::DescribeRequest::default()).await
+            });
             let it = describing.await?;
             members.push(Member { name: host.name.into(), applied: it.applied, state_hash: it.state_hash });
         }

@@ -88,6 +88,12 @@ impl Process {
         Ok(())
     }
 
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.launch.env.retain(|(known, _)| known != name);
+        self.launch.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Waits until it is ready; gives the url that it announced, if it is one that does.
     ///
     /// # Errors

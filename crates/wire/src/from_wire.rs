@@ -231,6 +231,7 @@ pub fn entry_body_from_wire(body: v1::EntryBody) -> Result<EntryBody, WireError>
         }),
         Kind::DeleteTrigger(it) => EntryBody::DeleteTrigger { namespace: it.namespace.into(), id: it.id.into() },
         Kind::Recover(it) => EntryBody::Recover { new_bus: it.new_bus },
+        Kind::RaiseLevel(it) => EntryBody::RaiseLevel { to: it.to },
     })
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::LogChoice;
-use crate::machine::{LOG_VERSION, RECOVER_VERSION};
+use crate::level;
 
 const MAGIC: [u8; 8] = *b"NOVABKP1";
 const FORMAT: u32 = 1;
@@ -47,8 +47,8 @@ pub struct Header {
     pub members: BTreeMap<u64, String>,
     /// Numbers that members ever had.
     pub used_members: BTreeSet<u64>,
-    /// The newest version of log entries that its maker understands.
-    pub log_version: u32,
+    /// The feature level that was in force.
+    pub level: u32,
     /// The build that made it.
     pub version: String,
     /// When, in milliseconds since the Unix epoch, by the clock of who wrote the file.
@@ -69,7 +69,7 @@ impl Header {
             member: head.member,
             members: head.members.into_iter().map(|it| (it.id, it.address)).collect(),
             used_members: head.used_members.into_iter().collect(),
-            log_version: head.log_version,
+            level: head.level,
             version: head.version,
             made_at_ms: now_ms(),
             bytes: head.bytes,
@@ -115,14 +115,12 @@ pub enum BackupError {
         /// The newest known here.
         known: u32,
     },
-    /// Members of a later version made the state.
-    #[error(
-        "{path} was made by members that write log version {found}, and {known} is the newest here: use version {version}"
-    )]
-    NewerLog {
+    /// It was made at a level that this build does not know.
+    #[error("{path} was made at feature level {found}, and {known} is the highest here: use version {version}")]
+    NewerLevel {
         /// Which.
         path: PathBuf,
-        /// Its log version.
+        /// Its level.
         found: u32,
         /// The newest known here.
         known: u32,
@@ -294,9 +292,10 @@ impl Backup {
         }
         let header: Header =
             serde_json::from_slice(&json).map_err(|_| damaged(FIXED as u64, "its header is not understood"))?;
-        if header.log_version > LOG_VERSION {
-            let (found, version) = (header.log_version, header.version);
-            return Err(BackupError::NewerLog { path: path.to_owned(), found, known: LOG_VERSION, version });
+        let known = level::highest();
+        if header.level > known {
+            let (found, version) = (header.level, header.version);
+            return Err(BackupError::NewerLevel { path: path.to_owned(), found, known, version });
         }
         let start = (FIXED + length + 4) as u64;
         let size = file.metadata().map_err(failed)?.len();
@@ -409,7 +408,7 @@ fn recover_entry(shards: u32, new_bus: bool, note: String) -> bytes::Bytes {
     let kind = v1::entry_body::Kind::Recover(v1::Recover { new_bus, note });
     let bodies = vec![v1::EntryBody { kind: Some(kind) }];
     // Its time is that of the state: the first leader's clock goes on from there.
-    v1::LogEntry { version: RECOVER_VERSION, now_ms: 0, bodies, shards }.encode_to_vec().into()
+    v1::LogEntry { version: level::RECOVER, now_ms: 0, bodies, shards }.encode_to_vec().into()
 }
 
 /// Which member goes on alone.
@@ -477,7 +476,7 @@ mod tests {
             member: 1,
             members: BTreeMap::from([(1, "http://127.0.0.1:1".into())]),
             used_members: BTreeSet::from([1, 2]),
-            log_version: LOG_VERSION,
+            level: level::highest(),
             version: "0.1.0".into(),
             made_at_ms: 1,
             bytes,
@@ -535,9 +534,11 @@ mod tests {
     #[test]
     fn newer_ones_are_refused_as_such() {
         let dir = tempfile::tempdir().unwrap();
-        let later = Header { log_version: LOG_VERSION + 1, ..header(1) };
+        let later = Header { level: level::highest() + 1, ..header(1) };
         let path = written(dir.path(), &later, b"0");
-        assert!(matches!(Backup::open(&path), Err(BackupError::NewerLog { found, .. }) if found == LOG_VERSION + 1));
+        assert!(
+            matches!(Backup::open(&path), Err(BackupError::NewerLevel { found, .. }) if found == level::highest() + 1)
+        );
         let mut bytes = fs::read(&path).unwrap();
         bytes[8] = 9;
         fs::write(&path, bytes).unwrap();

@@ -13,6 +13,7 @@ pub mod backup;
 mod clock;
 mod clocks;
 mod config;
+mod level;
 mod machine;
 mod metrics;
 mod proposer;
@@ -61,6 +62,28 @@ pub enum RunError {
     /// Its server failed.
     #[error("the gRPC server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// What level was in force cannot be read.
+    #[error("cannot use {path}")]
+    Level {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A level is in force that this build does not know.
+    #[error(
+        "{path}: the cluster is at feature level {found}, and this build knows {known} and no higher one: start the build that \
+         it was upgraded to"
+    )]
+    NewerLevel {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The level in force.
+        found: u32,
+        /// The highest known here.
+        known: u32,
+    },
     /// It must not go on: a fault of its disk, or an entry that it does not understand.
     #[error("the member stopped: {0}")]
     Fatal(String),
@@ -73,6 +96,7 @@ pub struct Coordinator {
     service: Arc<Service>,
     clock: SharedClock,
     dialer: Dialer,
+    data: std::path::PathBuf,
     /// By number.
     members: BTreeMap<u64, String>,
 }
@@ -103,6 +127,7 @@ impl Coordinator {
     /// # Errors
     /// See [`RunError`].
     pub async fn open_on(listener: Listener, dialer: Dialer, config: Config) -> Result<OpenCoordinator, RunError> {
+        level::check(&config.data)?;
         if let Some((path, text)) = nova_replication::unread_warning(&config.data) {
             let path = path.display();
             tracing::warn!(%path, text, "this group was recovered without a majority; remove the file once that is dealt with");
@@ -138,13 +163,14 @@ impl Coordinator {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let service = self.server();
-        let Self { listener, group, service: own, clock, dialer, members } = self;
+        let Self { listener, group, service: own, clock, dialer, data, members } = self;
         // The first of the configured members founds the group; a new member of an old group has no such list.
         if members.keys().next() == Some(&own.member) {
             group.initialize(members).await?;
         }
         let (view, proposer) = (Arc::clone(&own.view), own.proposer.clone());
         let background = [
+            tokio::spawn(level::keep(data, Arc::clone(&own.view))),
             tokio::spawn(clocks::run(group.clone(), own.member, dialer, Arc::clone(&clock))),
             tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
             tokio::spawn(metrics::run(group.clone(), view, own.leases.clone(), proposer)),
@@ -193,6 +219,7 @@ impl OpenCoordinator {
             cluster_name,
             member,
             inboxes,
+            dialer: dialer.clone(),
             group: group.clone(),
             view,
             proposer,
@@ -201,7 +228,8 @@ impl OpenCoordinator {
             stop,
         };
         let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
-        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, members: members.collect() })
+        let (members, data) = (members.collect(), config.data);
+        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, data, members })
     }
 }
 

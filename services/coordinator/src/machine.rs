@@ -14,13 +14,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message;
 use tokio::sync::watch;
 
-/// The newest version of a log entry that is understood here. Entries are written with the oldest one that tells all that
-/// is in them, so that members of the build before understand what they can.
-pub(crate) const LOG_VERSION: u32 = 2;
-/// What entries are written with, but for those of [`RECOVER_VERSION`].
-pub(crate) const USUAL_VERSION: u32 = 1;
-/// The first version with `Recover`.
-pub(crate) const RECOVER_VERSION: u32 = 2;
+use crate::level;
 
 /// The applied state, for those who read it.
 pub(crate) struct View {
@@ -69,8 +63,9 @@ impl StateMachine for EngineMachine {
         let begun = Instant::now();
         let at = |what: String| ApplyError(format!("entry {}: {what}", command.index));
         let entry = v1::LogEntry::decode(command.command.clone()).map_err(|error| at(error.to_string()))?;
-        if entry.version > LOG_VERSION {
-            return Err(at(format!("version {} is newer than {LOG_VERSION}", entry.version)));
+        let highest = level::highest();
+        if entry.version > highest {
+            return Err(at(format!("version {} is newer than {highest}", entry.version)));
         }
         let own = u32::from(self.shards);
         // Who repairs a directory has no config.
@@ -116,6 +111,12 @@ impl StateMachine for EngineMachine {
 
     fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         let state = nova_wire::read_snapshot(input).map_err(|error| ApplyError(format!("snapshot: {error}")))?;
+        let (level, highest) = (state.level, level::highest());
+        if level > highest {
+            return Err(ApplyError(format!(
+                "the snapshot is of feature level {level}, and this build knows {highest} and no higher one"
+            )));
+        }
         if state.config != self.view.read().config {
             let (found, own) = (state.config.shards, self.view.read().config.shards);
             return Err(ApplyError(format!("the cluster was made with {found} shards, and the config says {own}")));
@@ -141,9 +142,9 @@ mod tests {
     #[test]
     fn a_log_of_other_shards_or_of_a_later_version_stops_the_member() {
         let mut machine = EngineMachine::new(Arc::new(View::new(8)));
-        assert!(apply(&mut machine, LOG_VERSION, 8).is_ok());
-        let error = apply(&mut machine, LOG_VERSION, 16).unwrap_err().0;
+        assert!(apply(&mut machine, level::FIRST, 8).is_ok());
+        let error = apply(&mut machine, level::FIRST, 16).unwrap_err().0;
         assert_eq!(error, "entry 1: the cluster was made with 16 shards, and the config says 8");
-        assert!(apply(&mut machine, LOG_VERSION + 1, 8).is_err());
+        assert!(apply(&mut machine, level::highest() + 1, 8).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use nova_engine::ids::ShardId;
+use nova_host::Dialer;
 use nova_plants::Plant;
 use nova_replication::Group;
 use nova_wire::ClusterId;
@@ -19,11 +20,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::machine::{EngineMachine, LOG_VERSION, View};
+use crate::machine::{EngineMachine, View};
 use crate::proposer::{NoVerdict, Proposer};
 use crate::sessions::Sessions;
 use crate::shards::ShardLeases;
-use crate::{reads, status, subscribe};
+use crate::{level, reads, status, subscribe};
 
 /// Longest wait for a quorum before a read is refused.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +47,7 @@ pub(crate) struct Service {
     pub cluster_name: String,
     pub member: u64,
     pub inboxes: u32,
+    pub dialer: Dialer,
     pub group: Group<EngineMachine>,
     pub view: Arc<View>,
     pub proposer: Proposer,
@@ -93,7 +95,7 @@ impl Coordinator for Service {
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         let status = self.group.status().borrow().clone();
         let frozen = self.view.freeze();
-        let (shards, state_index) = (u32::from(frozen.config.shards), frozen.index);
+        let (shards, state_index, level) = (u32::from(frozen.config.shards), frozen.index, frozen.level);
         let (group, without_hash) = (self.group.clone(), request.into_inner().without_hash);
         // The hash is over the whole state, and the disk may take its time: not on a thread that serves others.
         let looking = nova_host::blocking::run(move || {
@@ -124,7 +126,8 @@ impl Coordinator for Service {
             disk_total_bytes: disk.total,
             sync_median_us: log.median_us,
             sync_longest_us: log.longest_us,
-            log_version: LOG_VERSION,
+            highest_level: level::highest(),
+            level,
             state_index,
             unsafe_recovery: warning.map(|(path, _)| path.display().to_string()).unwrap_or_default(),
         }))
@@ -386,6 +389,15 @@ impl Coordinator for Service {
 
     async fn add_member(&self, request: Request<v1::Member>) -> Result<Response<v1::MembersResponse>, Status> {
         let member = request.into_inner();
+        let level = self.view.read().level;
+        // One that does not answer yet gets the log once it does, and stops there if it cannot read it.
+        if let Ok(known) = level::known_by(&member.address, &self.dialer).await
+            && known < level
+        {
+            let why =
+                format!("member {} knows feature level {known}, and {level} is in force: upgrade it first", member.id);
+            return Err(Status::invalid_argument(why));
+        }
         self.group.add_member(member.id, member.address, MEMBERSHIP_PATIENCE).await.map_err(status::membership)?;
         self.members()
     }
@@ -406,6 +418,20 @@ impl Coordinator for Service {
         Ok(Response::new(v1::TakeSnapshotResponse { applied }))
     }
 
+    async fn raise_level(
+        &self,
+        request: Request<v1::RaiseLevelRequest>,
+    ) -> Result<Response<v1::RaiseLevelResponse>, Status> {
+        self.barrier().await?;
+        let members = self.group.status().borrow().members.clone();
+        let agreed = level::agreed(&members, request.into_inner().to, &self.dialer).await;
+        let to = agreed.map_err(Status::invalid_argument)?;
+        match self.propose(Kind::RaiseLevel(v1::RaiseLevel { to })).await?.kind {
+            Some(v1::verdict::Kind::Refused(refusal)) => Err(Status::invalid_argument(refusal.what)),
+            _ => Ok(Response::new(v1::RaiseLevelResponse { level: to })),
+        }
+    }
+
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Answers<v1::BackupPart>>, Status> {
         self.barrier().await?;
         let copy = self.group.copy(BACKUP_PATIENCE).await.map_err(status::proposed)?;
@@ -418,7 +444,7 @@ impl Coordinator for Service {
             member: self.member,
             members: copy.members.into_iter().map(|(id, address)| v1::Member { id, address }).collect(),
             used_members: copy.used.into_iter().collect(),
-            log_version: LOG_VERSION,
+            level: self.view.read().level,
             version: env!("CARGO_PKG_VERSION").into(),
             bytes: copy.bytes,
         };

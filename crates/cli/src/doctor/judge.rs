@@ -273,19 +273,20 @@ impl Judge<'_> {
     fn versions(&mut self) {
         let mut builds: BTreeMap<(String, u32), Vec<u64>> = BTreeMap::new();
         for (_, it) in self.answers() {
-            builds.entry((it.version.clone(), it.log_version)).or_default().push(it.member);
+            builds.entry((it.version.clone(), it.highest_level)).or_default().push(it.member);
         }
-        if builds.is_empty() {
-            return;
-        }
-        let build = |((version, log), members): (&(String, u32), &Vec<u64>)| {
+        let Some(level) = self.answers().map(|(_, it)| it.level).max() else { return };
+        let build = |((version, highest), members): (&(String, u32), &Vec<u64>)| {
             let members: Vec<_> = members.iter().map(u64::to_string).collect();
-            format!("{version} (log {log}) on {}", members.join(", "))
+            format!("{version} (knows level {highest}) on {}", members.join(", "))
         };
         let found: Vec<_> = builds.iter().map(build).collect();
         let state = if builds.len() > 1 { State::Warn } else { State::Ok };
-        let advice = "finish the upgrade: members of one build after the other, each once the one before has caught up";
-        self.say(state, "versions", "the group", found.join("; "), "one build on all members", advice);
+        let raise = builds.len() == 1 && builds.keys().all(|(_, highest)| *highest > level);
+        let more = if raise { ", and nova admin raise-level would raise it" } else { "" };
+        let found = format!("{}; level {level} is in force{more}", found.join("; "));
+        let advice = "finish the upgrade: members one after the other, each once the one before has caught up; then nova admin raise-level";
+        self.say(state, "versions", "the group", found, "one build on all members", advice);
     }
 
     fn recovered(&mut self) {
@@ -405,11 +406,13 @@ impl Judge<'_> {
 
     /// Members that have applied the same must have the same.
     fn states(&mut self) {
-        let mut hashes: BTreeMap<u64, BTreeMap<u64, Vec<u64>>> = BTreeMap::new();
+        // What the hash is of may be another thing in another build.
+        let mut hashes: BTreeMap<(u64, String), BTreeMap<u64, Vec<u64>>> = BTreeMap::new();
         for (_, it) in self.answers().filter(|(_, it)| it.state_hash != 0) {
-            hashes.entry(it.state_index).or_default().entry(it.state_hash).or_default().push(it.member);
+            let key = (it.state_index, it.version.clone());
+            hashes.entry(key).or_default().entry(it.state_hash).or_default().push(it.member);
         }
-        for (index, hashes) in hashes.into_iter().filter(|(_, hashes)| hashes.len() > 1) {
+        for ((index, _), hashes) in hashes.into_iter().filter(|(_, hashes)| hashes.len() > 1) {
             let all: Vec<_> = hashes.iter().map(|(hash, members)| format!("{hash:016x} on {members:?}")).collect();
             let advice = "stop what is not in the majority, keep its directory for the developers, and replace it: nova admin replace";
             let found = format!("after entry {index}: {}", all.join(", "));

@@ -25,7 +25,8 @@ fn answer(number: u64) -> v1::DescribeResponse {
         disk_total_bytes: 1_000 * GIB,
         sync_median_us: 900,
         sync_longest_us: 20_000,
-        log_version: 2,
+        highest_level: 2,
+        level: 2,
         ..v1::DescribeResponse::default()
     }
 }
@@ -174,7 +175,7 @@ fn members_that_do_not_answer_and_groups_without_leader_are_found() {
 #[test]
 fn other_builds_settings_and_states_are_found() {
     assert_eq!(sick(|facts| of(facts, 2).version = "0.2.0".into()), [(State::Warn, "versions", "the group".into())]);
-    assert_eq!(sick(|facts| of(facts, 2).log_version = 3), [(State::Warn, "versions", "the group".into())]);
+    assert_eq!(sick(|facts| of(facts, 2).highest_level = 3), [(State::Warn, "versions", "the group".into())]);
     assert_eq!(sick(|facts| of(facts, 2).inboxes = 9), [(State::Fail, "settings", M2.into())]);
     assert_eq!(sick(|facts| of(facts, 2).state_hash = 98), [(State::Fail, "state", "the group".into())]);
     assert_eq!(sick(|facts| (of(facts, 2).state_hash, of(facts, 2).state_index) = (98, 4_999)), []);

@@ -14,3 +14,4 @@ mod restart;
 mod rig;
 mod sync;
 mod trace;
+mod upgrade;

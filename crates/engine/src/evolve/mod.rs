@@ -127,6 +127,7 @@ pub fn evolve(state: &mut State, event: Event) {
             state.catalogue.revision += 1;
         }
         Event::NumbersSkipped => state.on_numbers_skipped(),
+        Event::LevelRaised(level) => state.level = level,
         Event::BusReplaced => {
             for shard in state.shards.iter_mut().map(Arc::make_mut) {
                 (shard.next_offset, shard.before) = (Offset(0), 0);

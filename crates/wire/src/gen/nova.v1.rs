@@ -1050,7 +1050,7 @@ pub mod retry {
 /// The payload of one Raft entry. The leader gathers what is waiting into one entry and stamps it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogEntry {
-    /// 1; a member that meets a higher one stops
+    /// the feature level that is needed to read it; a member whose build does not know it stops
     #[prost(uint32, tag = "1")]
     pub version: u32,
     #[prost(uint64, tag = "2")]
@@ -1065,7 +1065,7 @@ pub struct LogEntry {
 pub struct EntryBody {
     #[prost(
         oneof = "entry_body::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub kind: ::core::option::Option<entry_body::Kind>,
 }
@@ -1099,6 +1099,8 @@ pub mod entry_body {
         DeleteTrigger(super::DeleteTrigger),
         #[prost(message, tag = "13")]
         Recover(super::Recover),
+        #[prost(message, tag = "14")]
+        RaiseLevel(super::RaiseLevel),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1313,6 +1315,12 @@ pub struct Recover {
     /// what was done, for people
     #[prost(string, tag = "2")]
     pub note: ::prost::alloc::string::String,
+}
+/// From here on the group may do what builds of this feature level know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevel {
+    #[prost(uint32, tag = "1")]
+    pub to: u32,
 }
 /// What applying a LogEntry answers: one verdict per body.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1544,9 +1552,12 @@ pub struct DescribeResponse {
     pub sync_median_us: u64,
     #[prost(uint64, tag = "19")]
     pub sync_longest_us: u64,
-    /// the newest version of log entries that it understands
+    /// the highest feature level that its build knows
     #[prost(uint32, tag = "20")]
-    pub log_version: u32,
+    pub highest_level: u32,
+    /// the one in force, as far as it has applied
+    #[prost(uint32, tag = "23")]
+    pub level: u32,
     /// the last entry that changed what the hash is of
     #[prost(uint64, tag = "21")]
     pub state_index: u64,
@@ -2044,6 +2055,18 @@ pub struct MembersResponse {
     pub members: ::prost::alloc::vec::Vec<Member>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevelRequest {
+    /// absent: the highest that all members know
+    #[prost(uint32, optional, tag = "1")]
+    pub to: ::core::option::Option<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevelResponse {
+    /// in force now
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackupPart {
@@ -2072,8 +2095,9 @@ pub struct BackupHead {
     pub members: ::prost::alloc::vec::Vec<Member>,
     #[prost(uint64, repeated, tag = "7")]
     pub used_members: ::prost::alloc::vec::Vec<u64>,
+    /// feature level in force
     #[prost(uint32, tag = "8")]
-    pub log_version: u32,
+    pub level: u32,
     /// of the build
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
@@ -2823,6 +2847,31 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("nova.v1.Coordinator", "TakeSnapshot"));
             self.inner.unary(req, path, codec).await
         }
+        /// Raises the feature level of the group, once every member's build knows it. It never goes down.
+        pub async fn raise_level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaiseLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseLevelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nova.v1.Coordinator/RaiseLevel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nova.v1.Coordinator", "RaiseLevel"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The state at one entry of the log; whatever was answered before the call is in it. Only the leader answers.
         pub async fn backup(
             &mut self,
@@ -3049,6 +3098,16 @@ pub mod coordinator_server {
             request: tonic::Request<super::TakeSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TakeSnapshotResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Raises the feature level of the group, once every member's build knows it. It never goes down.
+        async fn raise_level(
+            &self,
+            request: tonic::Request<super::RaiseLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseLevelResponse>,
             tonic::Status,
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
@@ -4124,6 +4183,51 @@ pub mod coordinator_server {
                     };
                     Box::pin(fut)
                 }
+                "/nova.v1.Coordinator/RaiseLevel" => {
+                    #[allow(non_camel_case_types)]
+                    struct RaiseLevelSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::RaiseLevelRequest>
+                    for RaiseLevelSvc<T> {
+                        type Response = super::RaiseLevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaiseLevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::raise_level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RaiseLevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/nova.v1.Coordinator/Backup" => {
                     #[allow(non_camel_case_types)]
                     struct BackupSvc<T: Coordinator>(pub Arc<T>);
@@ -4277,6 +4381,9 @@ pub mod snapshot {
         pub served: u64,
         #[prost(message, repeated, tag = "11")]
         pub shares: ::prost::alloc::vec::Vec<Share>,
+        /// the feature level in force; 0 is 1
+        #[prost(uint32, tag = "12")]
+        pub level: u32,
     }
     /// When a namespace got its last slot of a pool: a number of this one only.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -11,24 +11,24 @@ use serde_json::json;
 use crate::args::{self, Admin, Format};
 use crate::commands::confirm;
 use crate::error::{Failed, chain};
-use crate::print;
+use crate::{members, print, repair};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A new member gets the whole log first.
 const MEMBERSHIP: Duration = Duration::from_secs(120);
 
-fn failed(error: nova_client::ClientError) -> Failed {
+pub fn failed(error: nova_client::ClientError) -> Failed {
     match error {
         nova_client::ClientError::Refused(status) => Failed::Refused(status.message().to_owned()),
         other => Failed::Unreachable(chain(&other)),
     }
 }
 
-fn client(at: &args::Coordinators) -> Coordinators {
+pub fn client(at: &args::Coordinators) -> Coordinators {
     Coordinators::new(at.addresses.clone())
 }
 
-fn members(members: &[v1::Member], format: Format) -> Result<(), Failed> {
+fn print_members(members: &[v1::Member], format: Format) -> Result<(), Failed> {
     let all: Vec<_> = members.iter().map(|it| json!({ "id": it.id, "address": it.address })).collect();
     let all = json!(all);
     if !print::machine(&all, format)? {
@@ -64,7 +64,7 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
                 let member = member.clone();
                 async move { leader.add_member(member).await }
             });
-            members(&asking.await.map_err(failed)?.members, format)
+            print_members(&asking.await.map_err(failed)?.members, format)
         }
         Admin::RemoveMember { at, id, yes } => {
             confirm(&format!("Remove member {id}? Its number can never be used again."), yes)?;
@@ -72,7 +72,16 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
             let asking = client(&at);
             let asking = asking
                 .call_slow(MEMBERSHIP, Repeat::Never, |mut leader| async move { leader.remove_member(request).await });
-            members(&asking.await.map_err(failed)?.members, format)
+            print_members(&asking.await.map_err(failed)?.members, format)
+        }
+        Admin::Replace { at, member, with, force, yes } => repair::replace(&at, member, &with, force, yes).await,
+        Admin::Backup { at, to } => repair::backup(&client(&at), to, format).await,
+        Admin::Verify { from } => repair::verify(from, format).await,
+        Admin::Restore { from, cluster, data, members, log } => {
+            repair::restore(from, cluster, data, members, log, format).await
+        }
+        Admin::Recover { data, member, cluster, i_accept_data_loss } => {
+            repair::recover(data, member, cluster, i_accept_data_loss, format).await
         }
         Admin::Shards(at) => shards(&at, format).await,
         Admin::Snapshot(at) => {
@@ -81,6 +90,15 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
                 leader.take_snapshot(v1::TakeSnapshotRequest {}).await
             });
             println!("snapshot at log entry {}", asking.await.map_err(failed)?.applied);
+            Ok(())
+        }
+        Admin::RaiseLevel { at, to, yes } => {
+            confirm("Raise the feature level? It never goes down: older builds cannot start any more.", yes)?;
+            let asking = client(&at);
+            let asking = asking.call_slow(MEMBERSHIP, Repeat::Harmless, |mut leader| async move {
+                leader.raise_level(v1::RaiseLevelRequest { to }).await
+            });
+            println!("feature level {} is in force", asking.await.map_err(failed)?.level);
             Ok(())
         }
         Admin::Namespace { at, name, max_open_executions, max_keys } => {
@@ -119,44 +137,24 @@ pub async fn run(admin: Admin, format: Format) -> Result<(), Failed> {
 }
 
 async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed> {
-    let mut all = Vec::new();
-    let mut reached = 0;
-    let mut addresses = at.addresses.clone();
-    let mut next = 0;
-    while let Some(address) = addresses.get(next).cloned() {
-        next += 1;
-        let asked = match nova_client::Coordinators::member(&address) {
-            Ok(mut member) => {
-                let asking = member.describe(v1::DescribeRequest {});
-                let answer = tokio::time::timeout(PATIENCE, asking).await;
-                answer.map_err(|_| "no answer in time".to_owned()).and_then(|it| it.map_err(|s| s.message().to_owned()))
-            }
-            Err(error) => Err(chain(&error)),
-        };
-        match asked {
-            Ok(answer) => {
-                reached += 1;
-                let answer = answer.into_inner();
-                for member in &answer.members {
-                    if !addresses.contains(&member.address) {
-                        addresses.push(member.address.clone());
-                    }
-                }
-                all.push(json!({
-                    "id": answer.member, "address": address, "leader": answer.leader, "term": answer.term,
-                    "committed": answer.committed, "applied": answer.applied, "version": answer.version,
-                    "stateHash": format!("{:016x}", answer.state_hash), "error": "",
-                }));
-            }
-            Err(why) => all.push(json!({ "address": address, "error": why })),
-        }
-    }
-    let all = json!(all);
+    let all = members::ask_all(&at.addresses).await;
+    let reached = all.iter().any(|it| it.answer.is_ok());
+    let row = |it: &members::Asked| match &it.answer {
+        Ok(answer) => json!({
+            "id": answer.member, "address": it.address, "leader": answer.leader, "term": answer.term,
+            "committed": answer.committed, "applied": answer.applied, "version": answer.version,
+            "votes": answer.voters.contains(&answer.member), "level": answer.level, "knowsLevel": answer.highest_level,
+            "stateHash": format!("{:016x}", answer.state_hash), "error": "",
+        }),
+        Err(why) => json!({ "id": it.member, "address": it.address, "error": why }),
+    };
+    let all = json!(all.iter().map(row).collect::<Vec<_>>());
     if !print::machine(&all, format)? {
-        let columns = ["id", "address", "leader", "term", "committed", "applied", "stateHash", "error"];
+        let columns =
+            ["id", "address", "leader", "term", "committed", "applied", "votes", "level", "stateHash", "error"];
         print::table(&columns, print::rows(&all, &columns));
     }
-    if reached == 0 { Err(Failed::Unreachable("no coordinator answers".into())) } else { Ok(()) }
+    if reached { Ok(()) } else { Err(Failed::Unreachable("no coordinator answers".into())) }
 }
 
 async fn shards(at: &args::Coordinators, format: Format) -> Result<(), Failed> {

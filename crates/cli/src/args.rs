@@ -92,6 +92,11 @@ pub enum Command {
     /// Care of a cluster.
     #[command(subcommand)]
     Admin(Admin),
+    /// Look at a cluster, and say what is wrong and what to do about it.
+    #[command(
+        after_help = "Examples:\n  nova doctor\n  nova doctor --coordinator http://a:7710 --api http://b:7700 --bootstrap kafka-1:9092\n  nova doctor --config scheduler.toml --json\n\nExit codes: 0 all is well, 1 warnings, 3 something does not work, 2 usage."
+    )]
+    Doctor(Doctor),
     /// Print a shell completion script.
     #[command(after_help = "Example:\n  nova completion bash > /etc/bash_completion.d/nova")]
     Completion {
@@ -128,7 +133,10 @@ pub struct Dev {
     /// Log every attempt of the worker there, synced, for verification.
     #[arg(long, hide = true)]
     pub ledger: Option<PathBuf>,
-    /// Coordinators that run elsewhere, of cluster `dev` with 8 shards, instead of one in this process.
+    /// Name of the cluster; data of another one is refused. A restored backup gets a new name.
+    #[arg(long, default_value = nova_all_in_one::CLUSTER, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub cluster: String,
+    /// Coordinators that run elsewhere, of this cluster with 8 shards, instead of one in this process.
     #[arg(long = "coordinator", hide = true, value_name = "URL")]
     pub coordinators: Vec<String>,
 }
@@ -295,6 +303,50 @@ pub enum Trigger {
     },
 }
 
+/// `nova doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Where the coordinators are; one that answers is enough to find the others.
+    #[command(flatten)]
+    pub at: Coordinators,
+    /// Apis, whose histories are looked at.
+    #[arg(long = "api", value_delimiter = ',', value_name = "URL")]
+    pub apis: Vec<String>,
+    /// Config file of any service, which tells coordinators, bus and api.
+    #[arg(long, short)]
+    pub config: Option<PathBuf>,
+    /// Kafka brokers, whose topics are looked at.
+    #[arg(long)]
+    pub bootstrap: Option<String>,
+    /// Prefix of all topic names.
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+    /// Copies that each record should have.
+    #[arg(long, default_value_t = 3)]
+    pub replicas: u16,
+    /// Partitions that the event topic should have.
+    #[arg(long, default_value_t = nova_bus::Layout::default().events)]
+    pub events: u32,
+    /// The same as `--output json`.
+    #[arg(long)]
+    pub json: bool,
+    /// How far a clock may be off the median of the members, in milliseconds; ten times as much fails.
+    #[arg(long, default_value_t = 500)]
+    pub max_skew_ms: u64,
+    /// How long the median sync of a log may take, in milliseconds; ten times as much fails.
+    #[arg(long, default_value_t = 50)]
+    pub max_sync_ms: u64,
+    /// Free part of each disk, in percent; a quarter of it fails.
+    #[arg(long, default_value_t = 10)]
+    pub min_free_percent: u64,
+    /// Entries of the log that a member may lack after a second, or have and not have applied.
+    #[arg(long, default_value_t = 1_000)]
+    pub max_lag_entries: u64,
+    /// Commands of one shard, and records of events, that may wait; ten times as many fail.
+    #[arg(long, default_value_t = 1_000)]
+    pub max_lag_records: u64,
+}
+
 /// `nova admin`.
 #[derive(Debug, Subcommand)]
 pub enum Admin {
@@ -343,10 +395,99 @@ pub enum Admin {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Put a new member in the place of one that is lost, and wait until it has all that it had.
+    #[command(
+        after_help = "Start the new member first: an empty directory, a number that was never used, members=[].\n\nExample:\n  nova admin replace --member 2 --with 4@http://10.0.0.4:7710"
+    )]
+    Replace {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The member that is lost.
+        #[arg(long)]
+        member: u64,
+        /// The new one: `4@http://host:port`.
+        #[arg(long, value_parser = member)]
+        with: Member,
+        /// Also when the old one answers.
+        #[arg(long)]
+        force: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Shards, owners, positions, backlog.
     Shards(Coordinators),
     /// Write a snapshot now.
     Snapshot(Coordinators),
+    /// Let the cluster do what the new build knows, once all members run it. Older builds cannot start any more.
+    #[command(after_help = "Example:\n  nova admin raise-level --yes")]
+    RaiseLevel {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The level; the highest that all members know when left out.
+        #[arg(long)]
+        to: Option<u32>,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Copy the whole state into a file, while the cluster works.
+    #[command(after_help = "Example:\n  nova admin backup --to nova-2026-11-22.backup")]
+    Backup {
+        /// Where the coordinators are.
+        #[command(flatten)]
+        at: Coordinators,
+        /// The file; there must be none of that name.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Read a backup through, and say what it is of.
+    Verify {
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+    },
+    /// Make the directory of the first member of a cluster that begins with a backup.
+    #[command(
+        after_help = "A name other than that of the backup makes a new cluster: give it topics of its own, empty ones.\nThe same name goes on with the topics of the old cluster, all members of which must be gone for ever.\n\nExamples:\n  nova admin restore --from nova.backup --cluster shop2 --data data/coordinator --member 1@http://10.0.0.1:7710\n  nova admin restore --from nova.backup --cluster shop --data data/coordinator --member 4@http://10.0.0.1:7710,5@http://10.0.0.2:7710,6@http://10.0.0.3:7710"
+    )]
+    Restore {
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Name of the cluster that it becomes.
+        #[arg(long)]
+        cluster: String,
+        /// Directory of the first member; it must not be there, or be empty.
+        #[arg(long)]
+        data: PathBuf,
+        /// All members, `1@http://host:port`, the one whose directory it is first. The others begin empty.
+        #[arg(long = "member", value_parser = member, value_delimiter = ',', required = true)]
+        members: Vec<Member>,
+        /// What holds its log.
+        #[arg(long, value_enum, default_value_t = Log::File)]
+        log: Log,
+    },
+    /// UNSAFE: go on with one member after the majority is lost for ever. What only the others had is gone.
+    #[command(
+        after_help = "Works on the directory of a member that has stopped. The others must never start again.\n\nExample:\n  nova admin recover --data data/coordinator --member 4@http://10.0.0.1:7710 --i-accept-data-loss"
+    )]
+    Recover {
+        /// Directory of the member that is left.
+        #[arg(long)]
+        data: PathBuf,
+        /// The number under which it goes on, never used before, and its address: `4@http://host:port`.
+        #[arg(long, value_parser = member)]
+        member: Member,
+        /// Name of its cluster, where the directory does not tell it.
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Without this nothing is done.
+        #[arg(long)]
+        i_accept_data_loss: bool,
+    },
     /// Create or change a namespace.
     Namespace {
         /// Where the coordinators are.
@@ -370,6 +511,34 @@ pub enum Admin {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// A member: number and address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its number.
+    pub id: u64,
+    /// `http://host:port`.
+    pub address: String,
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    let wrong = || format!("'{text}' is not <id>@http://<host>:<port>");
+    let (id, address) = text.split_once('@').ok_or_else(wrong)?;
+    let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        return Err(wrong());
+    }
+    Ok(Member { id, address: address.to_owned() })
+}
+
+/// What holds a member's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// Segmented files.
+    File,
+    /// A sled database.
+    Sled,
 }
 
 /// Where the coordinators are.

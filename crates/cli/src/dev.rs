@@ -38,6 +38,7 @@ pub async fn run(dev: Dev) -> Result<(), Failed> {
         allow_private: dev.allow_private,
         trace_ratio,
         ledger: dev.ledger.clone(),
+        cluster: dev.cluster.clone(),
         coordinators: dev.coordinators.clone(),
     };
     let failed = |error: nova_all_in_one::RunError| Failed::Unreachable(chain(&error));

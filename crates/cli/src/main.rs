@@ -4,9 +4,12 @@ mod admin;
 mod args;
 mod commands;
 mod dev;
+mod doctor;
 mod error;
 mod live;
+mod members;
 mod print;
+mod repair;
 mod rest;
 mod serve;
 
@@ -57,6 +60,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Worker(worker) => commands::worker(&rest, worker, format).await.map(done),
         Command::Trigger(trigger) => commands::trigger(&rest, trigger, format).await.map(done),
         Command::Admin(admin) => admin::run(admin, format).await.map(done),
+        Command::Doctor(doctor) => doctor::run(doctor, format).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "nova", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -37,6 +37,12 @@ impl Rest {
         self.open(self.client.get(format!("{}/readyz", self.url)).timeout(PATIENCE)).await.is_ok()
     }
 
+    /// Its page of metrics.
+    pub async fn metrics(&self) -> Result<String, Failed> {
+        let response = self.open(self.client.get(format!("{}/metrics", self.url)).timeout(PATIENCE)).await?;
+        response.text().await.map_err(|error| Failed::unreachable(&error))
+    }
+
     /// Sends a request; gives status and JSON.
     pub async fn send(&self, request: RequestBuilder) -> Result<(u16, Value), Failed> {
         let response = self.open(request.timeout(PATIENCE)).await?;

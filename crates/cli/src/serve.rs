@@ -85,8 +85,8 @@ async fn coordinator(serve: &Serve) -> Result<(), Failed> {
         let address = format!("http://{own}");
         Box::pin(async move {
             let mut member = Coordinators::member(&address).map_err(|error| error.to_string())?;
-            let answer =
-                member.describe(nova_wire::v1::DescribeRequest {}).await.map_err(|status| status.to_string())?;
+            let asked = member.describe(nova_wire::v1::DescribeRequest { without_hash: true }).await;
+            let answer = asked.map_err(|status| status.to_string())?;
             answer.into_inner().leader.map(drop).ok_or_else(|| "no leader is known".into())
         })
     });

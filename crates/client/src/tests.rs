@@ -129,8 +129,8 @@ impl Coordinator for Member3 {
 #[tokio::test]
 async fn a_member_in_this_process_is_called_without_a_connection() {
     let here = Coordinators::here(CoordinatorServer::new(Member3));
-    let describing =
-        here.call(LIMIT, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest {}).await });
+    let describing = here
+        .call(LIMIT, Repeat::Read, |mut member| async move { member.describe(v1::DescribeRequest::default()).await });
     assert_eq!(describing.await.expect("it is there").member, 3);
     // What it does not know of is refused as by any other.
     let refused =

@@ -147,25 +147,22 @@ impl State {
 
     fn other(&mut self, run: &mut Run, body: &EntryBody, term: u64) -> Result<Applied, Refusal> {
         // Leases of a session that this entry ends; the new session of the same worker starts without them.
-        let ending = match body {
-            EntryBody::Register(register) => self.workers.by_name.get(&register.name).copied(),
-            EntryBody::SessionLost { worker, .. } => Some(*worker),
-            _ => None,
+        let ending: Vec<WorkerId> = match body {
+            EntryBody::Register(register) => self.workers.by_name.get(&register.name).copied().into_iter().collect(),
+            EntryBody::SessionLost { worker, .. } => vec![*worker],
+            EntryBody::Recover { .. } => self.workers.all.iter().map(|worker| worker.id).collect(),
+            _ => Vec::new(),
         };
-        let leases: Vec<_> = ending
-            .and_then(|id| self.worker(id))
-            .map(|worker| worker.leases.keys().copied().collect())
-            .unwrap_or_default();
+        let ending = ending.into_iter().filter_map(|id| self.worker(id));
+        let leases: Vec<_> = ending.flat_map(|worker| worker.leases.keys().map(|token| (worker.id, *token))).collect();
         let revision = self.catalogue.revision;
         match self.step(run, Step::Entry(body, term)) {
             Ok(()) => {}
             Err(Nothing::Refused(refusal)) => return Err(refusal),
             Err(Nothing::Rejected(_) | Nothing::Stale) => return Err(Refusal::NotFound),
         }
-        if let Some(worker) = ending {
-            for token in leases {
-                let _ = self.step(run, Step::LeaseLost(worker, token));
-            }
+        for (worker, token) in leases {
+            let _ = self.step(run, Step::LeaseLost(worker, token));
         }
         Ok(self.answer(body, self.catalogue.revision > revision))
     }

@@ -145,4 +145,10 @@ pub enum Event {
     TriggerPut(Trigger),
     /// A trigger was deleted.
     TriggerDeleted(Box<str>, Box<str>),
+    /// Numbers that may have been given out are passed over, and no shard has an owner.
+    NumbersSkipped,
+    /// The topics are new and empty.
+    BusReplaced,
+    /// What builds of this feature level know may be done from now on.
+    LevelRaised(u32),
 }

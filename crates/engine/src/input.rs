@@ -88,6 +88,16 @@ pub enum EntryBody {
         /// Its id within the namespace.
         id: Box<str>,
     },
+    /// What stood behind this state is not known: it was put back from a backup, or its log may have lost its end.
+    Recover {
+        /// The topics are empty: reading begins at their start. False: they are those that the state knows.
+        new_bus: bool,
+    },
+    /// The feature level goes up: all members run builds that know it.
+    RaiseLevel {
+        /// The new one; the one in force changes nothing, and a lower one is refused.
+        to: u32,
+    },
 }
 
 /// Commands and evaluations of one shard.

@@ -64,3 +64,7 @@ pub const SCOPES_PER_EXECUTION: usize = 10_000;
 
 /// Bytes of the `detail` of an error; more is dropped.
 pub const MAX_DETAIL: usize = 4 * 1024;
+
+/// Numbers that are passed over where it is not known how many were given out: more than any cluster uses between a
+/// backup and its loss, and few enough that it can happen a million times.
+pub const NUMBERS_SKIPPED: u64 = 1 << 40;

@@ -27,6 +27,8 @@ pub use crate::scopes::Scopes;
 pub struct State {
     /// Fixed when the cluster was made.
     pub config: Config,
+    /// Feature level: what changes a decision is done from a level on, so that builds decide alike side by side.
+    pub level: u32,
     /// Time of the last entry.
     pub now: TimeMs,
     /// Position of the last entry; the source of jitter seeds.

@@ -81,6 +81,7 @@ impl State {
         Self {
             shards: shards.collect(),
             config,
+            level: 1,
             now: TimeMs(0),
             index: 0,
             next_token: 1,

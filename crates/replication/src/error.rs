@@ -63,6 +63,79 @@ pub enum StartError {
     Raft(String),
 }
 
+/// Why a directory was not made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// Somebody's data is there.
+    #[error("{path} is not empty: name a directory that is not there yet")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is no member's.
+    #[error("{path} is not the directory of a member that has begun")]
+    NoMember {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A process runs on it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    /// A file cannot be read or written.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory is that of a member of another cluster.
+    #[error("{path} belongs to another cluster, {found}")]
+    ForeignCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Its cluster.
+        found: String,
+    },
+    /// A version wrote it that did not say of which cluster it is.
+    #[error("{path} does not tell its cluster: name it")]
+    NoCluster {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its log does not go on where its snapshot ends.
+    #[error("{path} lacks entries {from} to {to}: its newest snapshot is older than its log")]
+    EntriesMissing {
+        /// The directory.
+        path: PathBuf,
+        /// First missing entry.
+        from: u64,
+        /// Last missing entry.
+        to: u64,
+    },
+    /// There is no majority to be lost.
+    #[error("{path} belongs to member {member}, the only one of its group: start it, nothing is lost")]
+    Alone {
+        /// The directory.
+        path: PathBuf,
+        /// Its number.
+        member: u64,
+    },
+    /// A member had the number: what it once promised would be forgotten.
+    #[error("member number {member} was used before; take a new one")]
+    NumberUsed {
+        /// The number.
+        member: u64,
+    },
+    /// They make no group.
+    #[error("these members make no group: {0}")]
+    Members(String),
+}
+
 /// Why a command was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {

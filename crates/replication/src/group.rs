@@ -20,8 +20,9 @@ use crate::log::{Log, LogKind, LogStats};
 use crate::machine::StateMachine;
 use crate::network::{Network, SNAPSHOT_PATIENCE};
 use crate::open::{Opened, open};
+use crate::repair::Copy;
 use crate::server::{self, Own, RaftServer, Service};
-use crate::snapshot::{SnapshotDir, SnapshotStats};
+use crate::snapshot::{DiskSpace, SnapshotDir, SnapshotStats};
 use crate::status::{Status, watch_status};
 use crate::types::{Opaque, Raft, Types};
 
@@ -338,6 +339,50 @@ impl<M: StateMachine> Group<M> {
         };
         let late = || ProposeError::OutcomeUnknown { why: "the snapshot is not done in time".into() };
         tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Writes a snapshot now, of all that is applied here, and gives it. It stays readable while the member goes on.
+    ///
+    /// # Errors
+    /// When it is not done in time, or cannot be read.
+    pub async fn copy(&self, limit: Duration) -> Result<Copy, ProposeError> {
+        let index = self.snapshot(limit).await?;
+        let failed = |why: String| ProposeError::OutcomeUnknown { why };
+        let file = self.snapshots.current().ok_or_else(|| failed(format!("snapshot {index} is gone")))?;
+        let reading = file.clone();
+        let body = blocking::run(move || reading.body()).await.map_err(|error| failed(error.to_string()))?;
+        let body = body.map_err(|error| failed(error.to_string()))?;
+        let meta = &file.header().meta;
+        let (last, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let members = meta.last_membership.membership().nodes();
+        Ok(Copy {
+            index: last,
+            term,
+            members: members.map(|(id, node)| (*id, node.addr.clone())).collect(),
+            used: file.header().seen.iter().copied().collect(),
+            bytes: file.bytes(),
+            body: Box::new(body),
+        })
+    }
+
+    /// Numbers of all members that ever were.
+    #[must_use]
+    pub fn used_members(&self) -> BTreeSet<u64> {
+        self.seen.lock().clone()
+    }
+
+    /// Where the warning is that this group was recovered without a majority, if nobody has removed it yet; and what it says.
+    #[must_use]
+    pub fn unread_warning(&self) -> Option<(PathBuf, String)> {
+        crate::repair::unread_warning(&self.config.dir)
+    }
+
+    /// Room on the disk of the member's data; it blocks, shortly.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn disk(&self) -> std::io::Result<DiskSpace> {
+        self.snapshots.space()
     }
 
     /// Stops the member; its directory is free once all handles are gone.

@@ -27,7 +27,7 @@ pub(crate) fn open<M: StateMachine>(config: &GroupConfig, machine: M) -> Result<
     match std::fs::read_to_string(&name) {
         Ok(found) => own(&found, config)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("{}\ncluster {}\n", config.member, hex(config.cluster));
+            let text = name_of(config.member, config.cluster);
             nova_journal::write_file(&name, text.as_bytes()).map_err(failed(&name))?;
         }
         Err(error) => return Err(failed(&name)(error)),
@@ -88,7 +88,12 @@ fn own(found: &str, config: &GroupConfig) -> Result<(), StartError> {
     }
 }
 
-fn hex(cluster: [u8; 16]) -> String {
+/// What the file `member` says.
+pub(crate) fn name_of(member: u64, cluster: [u8; 16]) -> String {
+    format!("{member}\ncluster {}\n", hex(cluster))
+}
+
+pub(crate) fn hex(cluster: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(cluster))
 }
 

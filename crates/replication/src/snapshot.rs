@@ -71,6 +71,15 @@ pub struct SnapshotStats {
     pub failed: u64,
 }
 
+/// Room on the disk of a member's data, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What may still be written.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
 /// A file that is not a snapshot yet, and goes with this handle unless it was kept by then.
 #[derive(Debug)]
 pub(crate) struct Unfinished(PathBuf);
@@ -204,6 +213,13 @@ impl SnapshotDir {
         let disk = rustix::fs::statvfs(&self.dir)?;
         let last = self.current().map_or(0, |last| last.body.end + TRAILER);
         enough(disk.f_bavail.saturating_mul(disk.f_frsize), last)
+    }
+
+    /// The disk that it is on.
+    pub(crate) fn space(&self) -> io::Result<DiskSpace> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(DiskSpace { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks) })
     }
 
     /// A snapshot of nothing, for openraft, which has to be given one: it is older than any other.
@@ -340,6 +356,11 @@ impl SnapshotFile {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.body.start))?;
         Ok(BufReader::new(file).take(self.body.end - self.body.start))
+    }
+
+    /// Bytes of the state in it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.body.end - self.body.start
     }
 
     /// The whole file, for another member.

@@ -17,6 +17,8 @@ pub struct MembersOptions {
     pub shards: u16,
     /// Partitions of the task topic.
     pub inboxes: u32,
+    /// Number of the first one; the others follow.
+    pub first: u64,
     /// What holds the log: `file` or `sled`.
     pub log: String,
     /// More fields of their config files.
@@ -30,6 +32,7 @@ impl Default for MembersOptions {
             cluster: "nova".into(),
             shards: 24,
             inboxes: 4,
+            first: 1,
             log: "file".into(),
             settings: toml::Table::new(),
         }
@@ -40,6 +43,9 @@ impl Default for MembersOptions {
 #[derive(Debug)]
 pub struct Members {
     nova: Nova,
+    options: MembersOptions,
+    dir: PathBuf,
+    numbers: Vec<u64>,
     processes: Vec<Process>,
     urls: Vec<String>,
 }
@@ -50,37 +56,94 @@ impl Members {
     /// # Errors
     /// When one cannot be started.
     pub fn start(nova: &Nova, options: &MembersOptions, dir: &Path) -> Result<Self> {
+        let mut members = Self::prepare(nova, options, dir)?;
+        members.processes.iter_mut().try_for_each(Process::start)?;
+        Ok(members)
+    }
+
+    /// The same, but for the start: what their directories hold can be put there before.
+    ///
+    /// # Errors
+    /// When there are no ports, or their configs cannot be written.
+    pub fn prepare(nova: &Nova, options: &MembersOptions, dir: &Path) -> Result<Self> {
         let ports = free_ports(options.count * 2)?;
         let (listen, observe) = ports.split_at(options.count);
         let urls: Vec<_> = listen.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let all: Vec<_> = (1..).zip(&urls).map(|(member, url)| format!("{member}@{url}")).collect();
-        let mut processes = Vec::new();
-        for (index, (listen, observe)) in listen.iter().zip(observe).enumerate() {
-            let name = format!("coordinator-{}", index + 1);
-            let mut settings = Settings::default()
-                .with("cluster", options.cluster.as_str())
-                .with("member", index as i64 + 1)
-                .with("listen", format!("127.0.0.1:{listen}"))
-                .with("members", texts(&all))
-                .with("data", path(&dir.join(&name)))
-                .with("log", options.log.as_str())
-                .with("shards", i64::from(options.shards))
-                .with("inboxes", i64::from(options.inboxes))
-                .with("observe", format!("127.0.0.1:{observe}"));
-            for (field, value) in &options.settings {
-                settings = settings.with(field, value.clone());
-            }
-            processes.push(Process::spawn(serve(nova, "coordinator", &name, &settings, *observe, dir)?)?);
+        let numbers: Vec<_> = (options.first..).take(options.count).collect();
+        let all: Vec<_> = numbers.iter().zip(&urls).map(|(member, url)| format!("{member}@{url}")).collect();
+        let mut members = Self {
+            nova: nova.clone(),
+            options: options.clone(),
+            dir: dir.to_owned(),
+            numbers,
+            processes: Vec::new(),
+            urls,
+        };
+        for (place, (listen, observe)) in listen.iter().zip(observe).enumerate() {
+            let launch = members.launch(members.numbers[place], *listen, *observe, &all)?;
+            members.processes.push(Process::new(launch));
         }
-        Ok(Self { nova: nova.clone(), processes, urls })
+        Ok(members)
     }
 
-    /// Waits until each of them knows a leader.
+    /// Starts another one, of a number that none had, with an empty directory and no word of the others; gives its place.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add(&mut self, number: u64) -> Result<usize> {
+        let ports = free_ports(2)?;
+        let launch = self.launch(number, ports[0], ports[1], &[])?;
+        self.processes.push(Process::spawn(launch)?);
+        self.urls.push(format!("http://127.0.0.1:{}", ports[0]));
+        self.numbers.push(number);
+        Ok(self.numbers.len() - 1)
+    }
+
+    /// Gives the member at a place another number: its config says so at its next start. Its port and data stay.
+    ///
+    /// # Errors
+    /// When its config cannot be written.
+    pub fn renumber(&mut self, place: usize, number: u64) -> Result<()> {
+        let old = self.dir.join(format!("coordinator-{}.toml", self.numbers[place]));
+        let text = std::fs::read_to_string(&old).map_err(Error::file("read", &old))?;
+        let mut settings: toml::Table = text.parse().expect("it was written as TOML");
+        settings.insert("member".into(), (number as i64).into());
+        settings.insert("members".into(), texts::<&str>(&[]));
+        std::fs::write(&old, settings.to_string()).map_err(Error::file("write", &old))?;
+        self.numbers[place] = number;
+        Ok(())
+    }
+
+    /// The directory of the data of a member.
+    #[must_use]
+    pub fn data(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("coordinator-{number}"))
+    }
+
+    fn launch(&self, number: u64, listen: u16, observe: u16, all: &[String]) -> Result<Launch> {
+        let name = format!("coordinator-{number}");
+        let mut settings = Settings::default()
+            .with("cluster", self.options.cluster.as_str())
+            .with("member", number as i64)
+            .with("listen", format!("127.0.0.1:{listen}"))
+            .with("members", texts(all))
+            .with("data", path(&self.data(number)))
+            .with("log", self.options.log.as_str())
+            .with("shards", i64::from(self.options.shards))
+            .with("inboxes", i64::from(self.options.inboxes))
+            .with("observe", format!("127.0.0.1:{observe}"));
+        for (field, value) in &self.options.settings {
+            settings = settings.with(field, value.clone());
+        }
+        serve(&self.nova, "coordinator", &name, &settings, observe, &self.dir)
+    }
+
+    /// Waits until each of those that run knows a leader.
     ///
     /// # Errors
     /// When one ends, or at the deadline.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
-        for process in &mut self.processes {
+        for process in self.processes.iter_mut().filter(|process| process.pid().is_some()) {
             process.ready(within).await?;
         }
         Ok(())
@@ -111,8 +174,8 @@ impl Members {
             // One that was cut off may think that it still leads; the highest term is right.
             let leaders = all.as_array().into_iter().flatten().filter(leads);
             let leader = leaders.max_by_key(|it| it["term"].as_u64()).and_then(|it| it["id"].as_u64());
-            let place = leader.and_then(|id| usize::try_from(id).ok()?.checked_sub(1));
-            place.filter(|place| *place < self.urls.len()).ok_or_else(|| format!("nobody leads: {all}"))
+            let place = leader.and_then(|id| self.numbers.iter().position(|number| *number == id));
+            place.ok_or_else(|| format!("nobody leads: {all}"))
         })
         .await
     }

@@ -50,12 +50,18 @@ pub struct Process {
 }
 
 impl Process {
+    /// One that does not run yet.
+    #[must_use]
+    pub fn new(launch: Launch) -> Self {
+        Self { launch, child: None, output_from: 0 }
+    }
+
     /// Starts it; [`Process::ready`] waits until it works.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(launch: Launch) -> Result<Self> {
-        let mut process = Self { launch, child: None, output_from: 0 };
+        let mut process = Self::new(launch);
         process.start()?;
         Ok(process)
     }
@@ -80,6 +86,12 @@ impl Process {
         let child = command.spawn().map_err(|source| Error::Spawn { name: name.clone(), source })?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.launch.env.retain(|(known, _)| known != name);
+        self.launch.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// Waits until it is ready; gives the url that it announced, if it is one that does.

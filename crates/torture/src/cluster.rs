@@ -248,8 +248,9 @@ impl Cluster {
         let found = until("a leader", within, || async {
             let mut terms = BTreeMap::new();
             for (name, member) in &members {
-                let asking = member
-                    .call(ANSWER, Repeat::Read, |mut it| async move { it.describe(v1::DescribeRequest {}).await });
+                let asking = member.call(ANSWER, Repeat::Read, |mut it| async move {
+                    it.describe(v1::DescribeRequest::default()).await
+                });
                 let Ok(said) = asking.await else { continue };
                 if said.leader == Some(said.member) {
                     terms.insert(said.term, name.clone());

@@ -230,6 +230,8 @@ pub fn entry_body_from_wire(body: v1::EntryBody) -> Result<EntryBody, WireError>
             spec: it.spec,
         }),
         Kind::DeleteTrigger(it) => EntryBody::DeleteTrigger { namespace: it.namespace.into(), id: it.id.into() },
+        Kind::Recover(it) => EntryBody::Recover { new_bus: it.new_bus },
+        Kind::RaiseLevel(it) => EntryBody::RaiseLevel { to: it.to },
     })
 }
 

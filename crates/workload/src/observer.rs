@@ -129,7 +129,7 @@ impl Observer {
         let mut said = Vec::new();
         for (name, member) in &self.members {
             let describing = member
-                .call(PATIENCE, Repeat::Read, |mut it| async move { it.describe(v1::DescribeRequest {}).await })
+                .call(PATIENCE, Repeat::Read, |mut it| async move { it.describe(v1::DescribeRequest::default()).await })
                 .await;
             said.push(format!("{name}: {describing:?}"));
         }
@@ -148,7 +148,7 @@ impl Observer {
         let mut members = Vec::new();
         for (name, member) in &self.members {
             let describing = member.call(PATIENCE, Repeat::Read, |mut member| async move {
-                member.describe(v1::DescribeRequest {}).await
+                member.describe(v1::DescribeRequest::default()).await
             });
             let it = describing.await?;
             members.push(Member { name: name.clone(), applied: it.applied, state_hash: it.state_hash });

@@ -4,7 +4,7 @@
 //! Must not know: what any part does.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,9 @@ pub struct Options {
     pub trace_ratio: f64,
     /// Where the worker notes each attempt, for verification.
     pub ledger: Option<PathBuf>,
-    /// Coordinators that run elsewhere, of cluster `dev` with [`SHARDS`] shards; none: one runs here.
+    /// Name of the cluster; data of another one is refused.
+    pub cluster: String,
+    /// Coordinators that run elsewhere, of the same cluster with [`SHARDS`] shards; none: one runs here.
     pub coordinators: Vec<String>,
 }
 
@@ -90,7 +92,8 @@ struct Parts {
     stops: [CancellationToken; 5],
 }
 
-const CLUSTER: &str = "dev";
+/// The name that a cluster has unless it is given another.
+pub const CLUSTER: &str = "dev";
 /// Its shards: all of them are in one process, and each costs.
 pub const SHARDS: u32 = 8;
 /// The one scheduler.
@@ -109,7 +112,7 @@ impl AllInOne {
         // Side by side, since both read all that they have. Each leaves a directory that it refuses as it was, and the
         // coordinator takes part in its group only once the bus is open.
         let (embedded, coordinator) =
-            tokio::join!(open_bus(options.data.join("bus")), open_coordinator(&options, &layout));
+            tokio::join!(open_bus(options.data.join("bus"), &options.cluster), open_coordinator(&options, &layout));
         let (embedded, coordinator) = (embedded?, coordinator?);
         let bus: SharedBus = Arc::<EmbeddedBus>::clone(&embedded);
         bus.ensure_topics(&layout.topics()).await?;
@@ -123,7 +126,8 @@ impl AllInOne {
             (options.coordinators.clone(), Coordinators::new(options.coordinators.clone()), None)
         };
         let resumed = resume(embedded, coordinators.clone());
-        let scheduler = nova_scheduler::Config { cluster: CLUSTER.into(), ..nova_scheduler::Config::default() };
+        let scheduler =
+            nova_scheduler::Config { cluster: options.cluster.clone(), ..nova_scheduler::Config::default() };
         let scheduler = Scheduler::new(&scheduler, coordinators.clone(), Arc::clone(&bus)).with_owner(OWNER);
         let scheduler = tokio::spawn(async move {
             if stop_scheduler.run_until_cancelled(resumed).await.is_some() {
@@ -131,7 +135,7 @@ impl AllInOne {
             }
         });
         let worker = nova_worker::Config {
-            cluster: CLUSTER.into(),
+            cluster: options.cluster.clone(),
             name: "dev".into(),
             slots: options.slots,
             data: options.data.join("worker"),
@@ -142,13 +146,13 @@ impl AllInOne {
         };
         let worker = tokio::spawn(Worker::new(worker, coordinators.clone(), Arc::clone(&bus))?.run(stop_worker));
         let trigger = nova_trigger::Config {
-            cluster: CLUSTER.into(),
+            cluster: options.cluster.clone(),
             trace_ratio: options.trace_ratio,
             ..nova_trigger::Config::default()
         };
         let trigger = tokio::spawn(Trigger::new(&trigger, coordinators.clone(), Arc::clone(&bus)).run(stop_trigger));
         let api = nova_api::Config {
-            cluster: CLUSTER.into(),
+            cluster: options.cluster.clone(),
             listen: format!("127.0.0.1:{}", options.port),
             history: options.data.join("api").join("history.db"),
             trace_ratio: options.trace_ratio,
@@ -222,7 +226,7 @@ async fn open_coordinator(options: &Options, layout: &Layout) -> Result<Option<(
         .await
         .map_err(|source| nova_coordinator::RunError::Listen { address: format!("127.0.0.1:{port}"), source })?;
     let address = format!("http://{}", listener.local_addr()?);
-    let config = coordinator(&options.data, layout, &address);
+    let config = coordinator(options, layout, &address);
     Ok(Some((address, Coordinator::open_on(listener.into(), nova_host::Dialer::Tcp, config).await?)))
 }
 
@@ -248,19 +252,19 @@ async fn resume(bus: Arc<EmbeddedBus>, coordinators: Coordinators) {
 }
 
 /// Reading the journal blocks.
-async fn open_bus(dir: PathBuf) -> Result<Arc<EmbeddedBus>, RunError> {
-    let own = nova_bus_embedded::Config::new(dir, ClusterId::of_name(CLUSTER).0);
+async fn open_bus(dir: PathBuf, cluster: &str) -> Result<Arc<EmbeddedBus>, RunError> {
+    let own = nova_bus_embedded::Config::new(dir, ClusterId::of_name(cluster).0);
     let config = nova_bus_embedded::Config { early_commands: true, ..own };
     let opening = tokio::task::spawn_blocking(move || EmbeddedBus::open(config));
     Ok(Arc::new(opening.await??))
 }
 
-fn coordinator(data: &Path, layout: &Layout, address: &str) -> nova_coordinator::Config {
+fn coordinator(options: &Options, layout: &Layout, address: &str) -> nova_coordinator::Config {
     nova_coordinator::Config {
-        cluster: CLUSTER.into(),
+        cluster: options.cluster.clone(),
         member: 1,
         members: vec![format!("1@{address}")],
-        data: data.join("coordinator"),
+        data: options.data.join("coordinator"),
         shards: layout.shards as u16,
         inboxes: layout.inboxes,
         // Nobody else can lead: an election need not wait for others.

@@ -9,9 +9,11 @@
 //! schedulers ◀─ subscriptions: outbox, offers ◀────────── view of the state ─┘
 //! ```
 
+pub mod backup;
 mod clock;
 mod clocks;
 mod config;
+mod level;
 mod machine;
 mod metrics;
 mod proposer;
@@ -71,6 +73,28 @@ pub enum RunError {
     /// Its server failed.
     #[error("the gRPC server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// What level was in force cannot be read.
+    #[error("cannot use {path}")]
+    Level {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A level is in force that this build does not know.
+    #[error(
+        "{path}: the cluster is at feature level {found}, and this build knows {known} and no higher one: start the build that \
+         it was upgraded to"
+    )]
+    NewerLevel {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The level in force.
+        found: u32,
+        /// The highest known here.
+        known: u32,
+    },
     /// It must not go on: a fault of its disk, or an entry that it does not understand.
     #[error("the member stopped: {0}")]
     Fatal(String),
@@ -84,6 +108,7 @@ pub struct Coordinator {
     clock: SharedClock,
     dialer: Dialer,
     max_connections: usize,
+    data: std::path::PathBuf,
     /// By number.
     members: BTreeMap<u64, String>,
 }
@@ -114,6 +139,11 @@ impl Coordinator {
     /// # Errors
     /// See [`RunError`].
     pub async fn open_on(listener: Listener, dialer: Dialer, config: Config) -> Result<OpenCoordinator, RunError> {
+        level::check(&config.data)?;
+        if let Some((path, text)) = nova_replication::unread_warning(&config.data) {
+            let path = path.display();
+            tracing::warn!(%path, text, "this group was recovered without a majority; remove the file once that is dealt with");
+        }
         let view = Arc::new(View::new(config.shards));
         let cluster = ClusterId::of_name(&config.cluster);
         let group_config = GroupConfig {
@@ -145,13 +175,14 @@ impl Coordinator {
     /// See [`RunError`].
     pub async fn run(self) -> Result<(), RunError> {
         let service = self.server();
-        let Self { listener, group, service: own, clock, dialer, max_connections, members } = self;
+        let Self { listener, group, service: own, clock, dialer, max_connections, data, members } = self;
         // The first of the configured members founds the group; a new member of an old group has no such list.
         if members.keys().next() == Some(&own.member) {
             group.initialize(members).await?;
         }
         let (view, proposer) = (Arc::clone(&own.view), own.proposer.clone());
         let background = [
+            tokio::spawn(level::keep(data, Arc::clone(&own.view))),
             tokio::spawn(clocks::run(group.clone(), own.member, dialer, Arc::clone(&clock))),
             tokio::spawn(ticker::run(group.clone(), Arc::clone(&view), clock, proposer.clone())),
             tokio::spawn(metrics::run(group.clone(), view, own.leases.clone(), proposer)),
@@ -200,11 +231,24 @@ impl OpenCoordinator {
         let sessions = Sessions::start(group.clone(), Arc::clone(&view), proposer.clone(), config.session_ttl_ms);
         let leases = ShardLeases::new(group.clone(), Arc::clone(&view), proposer.clone(), config.shard_lease_ms);
         let (member, inboxes) = (config.member, config.inboxes);
-        let service =
-            Service { cluster, member, inboxes, group: group.clone(), view, proposer, sessions, leases, stop };
+        let cluster_name = config.cluster.clone();
+        let service = Service {
+            cluster,
+            cluster_name,
+            member,
+            inboxes,
+            dialer: dialer.clone(),
+            group: group.clone(),
+            view,
+            proposer,
+            sessions,
+            leases,
+            stop,
+        };
         let members = config.members.iter().filter_map(|member| member.split_once('@')).filter_map(parse_member);
-        let (members, max_connections) = (members.collect(), config.max_connections);
-        Ok(Coordinator { listener, group, service: Arc::new(service), clock, dialer, max_connections, members })
+        let (members, max_connections, data) = (members.collect(), config.max_connections, config.data);
+        let service = Arc::new(service);
+        Ok(Coordinator { listener, group, service, clock, dialer, max_connections, data, members })
     }
 }
 

@@ -14,8 +14,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message;
 use tokio::sync::watch;
 
-/// The newest version of a log entry that is understood here.
-pub(crate) const LOG_VERSION: u32 = 1;
+use crate::level;
 
 /// The applied state, for those who read it.
 pub(crate) struct View {
@@ -64,13 +63,25 @@ impl StateMachine for EngineMachine {
         let begun = Instant::now();
         let at = |what: String| ApplyError(format!("entry {}: {what}", command.index));
         let entry = v1::LogEntry::decode(command.command.clone()).map_err(|error| at(error.to_string()))?;
-        if entry.version > LOG_VERSION {
-            return Err(at(format!("version {} is newer than {LOG_VERSION}", entry.version)));
+        let highest = level::highest();
+        if entry.version > highest {
+            return Err(at(format!("version {} is newer than {highest}", entry.version)));
         }
         let own = u32::from(self.shards);
-        if entry.shards != own {
+        // Who repairs a directory has no config.
+        let repairs = entry.shards == 0 && entry.bodies.iter().all(is_recover);
+        if entry.shards != own && !repairs {
             let made = entry.shards;
             return Err(at(format!("the cluster was made with {made} shards, and the config says {own}")));
+        }
+        for body in &entry.bodies {
+            if let Some(v1::entry_body::Kind::Recover(recover)) = &body.kind {
+                tracing::warn!(
+                    index = command.index,
+                    note = recover.note,
+                    "the state goes on where entries may be lost"
+                );
+            }
         }
         // Decoded before the lock is taken: readers wait for applying only.
         let bodies: Result<Vec<_>, _> = entry.bodies.into_iter().map(nova_wire::entry_body_from_wire).collect();
@@ -100,6 +111,12 @@ impl StateMachine for EngineMachine {
 
     fn restore(&mut self, input: &mut (dyn Read + Send)) -> Result<(), ApplyError> {
         let state = nova_wire::read_snapshot(input).map_err(|error| ApplyError(format!("snapshot: {error}")))?;
+        let (level, highest) = (state.level, level::highest());
+        if level > highest {
+            return Err(ApplyError(format!(
+                "the snapshot is of feature level {level}, and this build knows {highest} and no higher one"
+            )));
+        }
         if state.config != self.view.read().config {
             let (found, own) = (state.config.shards, self.view.read().config.shards);
             return Err(ApplyError(format!("the cluster was made with {found} shards, and the config says {own}")));
@@ -107,6 +124,10 @@ impl StateMachine for EngineMachine {
         *self.view.state.write() = state;
         Ok(())
     }
+}
+
+fn is_recover(body: &v1::EntryBody) -> bool {
+    matches!(body.kind, Some(v1::entry_body::Kind::Recover(_)))
 }
 
 #[cfg(test)]
@@ -121,9 +142,9 @@ mod tests {
     #[test]
     fn a_log_of_other_shards_or_of_a_later_version_stops_the_member() {
         let mut machine = EngineMachine::new(Arc::new(View::new(8)));
-        assert!(apply(&mut machine, LOG_VERSION, 8).is_ok());
-        let error = apply(&mut machine, LOG_VERSION, 16).unwrap_err().0;
+        assert!(apply(&mut machine, level::FIRST, 8).is_ok());
+        let error = apply(&mut machine, level::FIRST, 16).unwrap_err().0;
         assert_eq!(error, "entry 1: the cluster was made with 16 shards, and the config says 8");
-        assert!(apply(&mut machine, LOG_VERSION + 1, 8).is_err());
+        assert!(apply(&mut machine, level::highest() + 1, 8).is_err());
     }
 }

@@ -12,7 +12,8 @@ use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SharedClock;
-use crate::machine::{EngineMachine, LOG_VERSION, View};
+use crate::level;
+use crate::machine::{EngineMachine, View};
 
 /// Entries on their way.
 const IN_FLIGHT: usize = 16;
@@ -115,10 +116,15 @@ async fn run(
             answers.push(next.answer);
         }
         let term = status.borrow().term;
-        let now_ms = clock.stamp(term, view.read().now.0);
+        let (floor, level) = {
+            let state = view.read();
+            (state.now.0, state.level)
+        };
+        let now_ms = clock.stamp(term, floor);
+        let version = bodies.iter().map(needed).fold(level, u32::max);
         let count = bodies.len();
         let mut spans = trace::of_commands(trace::names::COMMIT, bodies.iter().flat_map(records));
-        let entry = v1::LogEntry { version: LOG_VERSION, now_ms, bodies, shards }.encode_to_vec();
+        let entry = v1::LogEntry { version, now_ms, bodies, shards }.encode_to_vec();
         metrics::histogram!(crate::metrics::ENTRY_BODIES).record(count as f64);
         let handed = group.propose(entry.into()).await;
         let begun = std::time::Instant::now();
@@ -151,6 +157,14 @@ async fn run(
                 }
             }
         });
+    }
+}
+
+/// The feature level that is needed to understand a request.
+fn needed(body: &v1::EntryBody) -> u32 {
+    match &body.kind {
+        Some(v1::entry_body::Kind::Recover(_) | v1::entry_body::Kind::RaiseLevel(_)) => level::RECOVER,
+        _ => level::FIRST,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The gRPC service.
 
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use nova_engine::ids::ShardId;
+use nova_host::Dialer;
 use nova_plants::Plant;
 use nova_replication::Group;
 use nova_wire::ClusterId;
@@ -22,12 +24,17 @@ use crate::machine::{EngineMachine, View};
 use crate::proposer::{NoVerdict, Proposer};
 use crate::sessions::Sessions;
 use crate::shards::ShardLeases;
-use crate::{reads, status, subscribe};
+use crate::{level, reads, status, subscribe};
 
 /// Longest wait for a quorum before a read is refused.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait of a membership change.
 const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait until the state is written for a backup.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(600);
+/// Bytes of one part of a backup, and parts that wait for the receiver.
+const BACKUP_PART: usize = 256 << 10;
+const BACKUP_PARTS: usize = 8;
 /// Longest wait for a newer catalogue.
 const CATALOGUE_WAIT_MS: u64 = 30_000;
 /// Proposals of one stream on their way.
@@ -37,8 +44,10 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub(crate) struct Service {
     pub cluster: ClusterId,
+    pub cluster_name: String,
     pub member: u64,
     pub inboxes: u32,
+    pub dialer: Dialer,
     pub group: Group<EngineMachine>,
     pub view: Arc<View>,
     pub proposer: Proposer,
@@ -83,13 +92,19 @@ impl Service {
 #[deny(clippy::missing_trait_methods)] // A call that is left out would be answered "unimplemented".
 #[tonic::async_trait]
 impl Coordinator for Service {
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         let status = self.group.status().borrow().clone();
         let frozen = self.view.freeze();
-        let shards = u32::from(frozen.config.shards);
-        // Over the whole state: not on a thread that serves others.
-        let hashing = nova_host::blocking::run(move || frozen.hash());
-        let state_hash = hashing.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (shards, state_index, level) = (u32::from(frozen.config.shards), frozen.index, frozen.level);
+        let (group, without_hash) = (self.group.clone(), request.into_inner().without_hash);
+        // The hash is over the whole state, and the disk may take its time: not on a thread that serves others.
+        let looking = nova_host::blocking::run(move || {
+            let state_hash = if without_hash { 0 } else { frozen.hash() };
+            (state_hash, group.disk().unwrap_or_default(), group.unread_warning())
+        });
+        let (state_hash, disk, warning) = looking.await.map_err(|error| Status::internal(error.to_string()))?;
+        let log = self.group.log_stats();
+        let voters = status.members.iter().filter(|it| it.voter).map(|it| it.id).collect();
         let member = |it: nova_replication::MemberInfo| v1::Member { id: it.id, address: it.address };
         Ok(Response::new(v1::DescribeResponse {
             cluster: self.cluster.0.to_vec().into(),
@@ -103,6 +118,18 @@ impl Coordinator for Service {
             inboxes: self.inboxes,
             version: env!("CARGO_PKG_VERSION").into(),
             state_hash,
+            last: status.last,
+            snapshot: status.snapshot,
+            voters,
+            used_members: self.group.used_members().into_iter().collect(),
+            disk_free_bytes: disk.free,
+            disk_total_bytes: disk.total,
+            sync_median_us: log.median_us,
+            sync_longest_us: log.longest_us,
+            highest_level: level::highest(),
+            level,
+            state_index,
+            unsafe_recovery: warning.map(|(path, _)| path.display().to_string()).unwrap_or_default(),
         }))
     }
 
@@ -362,6 +389,15 @@ impl Coordinator for Service {
 
     async fn add_member(&self, request: Request<v1::Member>) -> Result<Response<v1::MembersResponse>, Status> {
         let member = request.into_inner();
+        let level = self.view.read().level;
+        // One that does not answer yet gets the log once it does, and stops there if it cannot read it.
+        if let Ok(known) = level::known_by(&member.address, &self.dialer).await
+            && known < level
+        {
+            let why =
+                format!("member {} knows feature level {known}, and {level} is in force: upgrade it first", member.id);
+            return Err(Status::invalid_argument(why));
+        }
         self.group.add_member(member.id, member.address, MEMBERSHIP_PATIENCE).await.map_err(status::membership)?;
         self.members()
     }
@@ -380,6 +416,67 @@ impl Coordinator for Service {
     ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
         let applied = self.group.snapshot(MEMBERSHIP_PATIENCE).await.map_err(status::proposed)?;
         Ok(Response::new(v1::TakeSnapshotResponse { applied }))
+    }
+
+    async fn raise_level(
+        &self,
+        request: Request<v1::RaiseLevelRequest>,
+    ) -> Result<Response<v1::RaiseLevelResponse>, Status> {
+        self.barrier().await?;
+        let members = self.group.status().borrow().members.clone();
+        let agreed = level::agreed(&members, request.into_inner().to, &self.dialer).await;
+        let to = agreed.map_err(Status::invalid_argument)?;
+        match self.propose(Kind::RaiseLevel(v1::RaiseLevel { to })).await?.kind {
+            Some(v1::verdict::Kind::Refused(refusal)) => Err(Status::invalid_argument(refusal.what)),
+            _ => Ok(Response::new(v1::RaiseLevelResponse { level: to })),
+        }
+    }
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Answers<v1::BackupPart>>, Status> {
+        self.barrier().await?;
+        let copy = self.group.copy(BACKUP_PATIENCE).await.map_err(status::proposed)?;
+        let head = v1::BackupHead {
+            cluster: self.cluster.0.to_vec().into(),
+            cluster_name: self.cluster_name.clone(),
+            shards: u32::from(self.view.read().config.shards),
+            index: copy.index,
+            term: copy.term,
+            member: self.member,
+            members: copy.members.into_iter().map(|(id, address)| v1::Member { id, address }).collect(),
+            used_members: copy.used.into_iter().collect(),
+            level: self.view.read().level,
+            version: env!("CARGO_PKG_VERSION").into(),
+            bytes: copy.bytes,
+        };
+        let (sender, receiver) = mpsc::channel(BACKUP_PARTS);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let mut part = Ok(v1::BackupPart { head: Some(head), data: bytes::Bytes::new() });
+            let mut body = copy.body;
+            loop {
+                let ends = part.is_err();
+                let sent = tokio::select! {
+                    sent = sender.send(part) => sent,
+                    () = stop.cancelled() => return,
+                };
+                if sent.is_err() || ends {
+                    return;
+                }
+                let reading = move || {
+                    let mut data = Vec::with_capacity(BACKUP_PART);
+                    let read = body.by_ref().take(BACKUP_PART as u64).read_to_end(&mut data);
+                    (read.map(|_| data), body)
+                };
+                let Ok((read, rest)) = nova_host::blocking::run(reading).await else { return };
+                body = rest;
+                part = match read {
+                    Ok(data) if data.is_empty() => return,
+                    Ok(data) => Ok(v1::BackupPart { head: None, data: data.into() }),
+                    Err(error) => Err(Status::internal(error.to_string())),
+                };
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 

@@ -140,7 +140,7 @@ impl Trigger {
         let mut pause = PAUSE;
         loop {
             let asking = self.coordinators.call(PATIENCE, Repeat::Read, |mut member| async move {
-                member.describe(v1::DescribeRequest {}).await
+                member.describe(v1::DescribeRequest { without_hash: true }).await
             });
             match asking.await {
                 Ok(answer) => match u16::try_from(answer.shards) {

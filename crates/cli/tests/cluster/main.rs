@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clusters;
+mod doctor;
 mod events;
 mod refusals;
 mod tampered;

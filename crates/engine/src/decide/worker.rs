@@ -95,6 +95,28 @@ impl Decider<'_> {
                 self.say(Event::TriggerDeleted(namespace.clone(), id.clone()));
                 Ok(())
             }
+            EntryBody::RaiseLevel { to } => {
+                let level = self.state.level;
+                if *to < level {
+                    return refuse(Refusal::Invalid {
+                        what: format!("the feature level is {level}, and never goes down").into(),
+                    });
+                }
+                if *to > level {
+                    self.say(Event::LevelRaised(*to));
+                }
+                Ok(())
+            }
+            EntryBody::Recover { new_bus } => {
+                for worker in self.state.workers.all.iter().filter(|worker| worker.open) {
+                    self.say(Event::SessionEnded(worker.id));
+                }
+                self.say(Event::NumbersSkipped);
+                if *new_bus {
+                    self.say(Event::BusReplaced);
+                }
+                Ok(())
+            }
         }
     }
 

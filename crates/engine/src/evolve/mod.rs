@@ -5,12 +5,13 @@
 mod execution;
 mod node;
 mod outbox;
+mod recover;
 mod worker;
 
 use std::sync::Arc;
 
 use crate::event::Event;
-use crate::ids::{ExecutionId, ScopeId, TimeMs, Token};
+use crate::ids::{ExecutionId, Offset, ScopeId, TimeMs, Token};
 use crate::output::MessageBody;
 use crate::state::{Execution, NodeRecord, Scope, State, Timer, TimerId};
 use crate::work::{At, Work};
@@ -124,6 +125,13 @@ pub fn evolve(state: &mut State, event: Event) {
         Event::TriggerDeleted(namespace, id) => {
             state.catalogue.triggers.remove(&(namespace, id));
             state.catalogue.revision += 1;
+        }
+        Event::NumbersSkipped => state.on_numbers_skipped(),
+        Event::LevelRaised(level) => state.level = level,
+        Event::BusReplaced => {
+            for shard in state.shards.iter_mut().map(Arc::make_mut) {
+                (shard.next_offset, shard.before) = (Offset(0), 0);
+            }
         }
     }
 }

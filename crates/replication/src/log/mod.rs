@@ -51,6 +51,19 @@ impl LogKind {
         })
     }
 
+    /// The kind of the log in a member's directory; none when there is none.
+    pub(crate) fn found(member: &Path) -> io::Result<Option<Self>> {
+        for kind in [Self::File, Self::Sled] {
+            match std::fs::read_dir(kind.dir(member)).map(|mut entries| entries.next().is_some()) {
+                Ok(true) => return Ok(Some(kind)),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Refuses the directory of a member whose log is of another kind. Changes nothing.
     pub(crate) fn check(self, member: &Path) -> Result<(), OpenLogError> {
         for found in [Self::File, Self::Sled].into_iter().filter(|kind| *kind != self) {
@@ -135,6 +148,10 @@ pub struct LogStats {
     pub sync_us: u64,
     /// Entries written.
     pub entries: u64,
+    /// Of the last syncs, the median, in microseconds.
+    pub median_us: u64,
+    /// Of the last syncs, the longest, in microseconds.
+    pub longest_us: u64,
 }
 
 /// A change of the log. Changes are durable in the order in which they were asked for.
@@ -173,7 +190,7 @@ pub(crate) trait OldEntries: Send + Sync + 'static {
 
 pub(crate) type Opened = (Box<dyn LogStore>, Arc<dyn OldEntries>, Recovered);
 
-fn open_store(kind: LogKind, dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError> {
+pub(crate) fn open_store(kind: LogKind, dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError> {
     match kind {
         LogKind::File => file::open(dir, cluster),
         LogKind::Sled => sled::open(dir, cluster),

@@ -25,6 +25,8 @@ use crate::types::{Entry, Types};
 const FRAME_BYTES: usize = 16 << 20;
 /// Bytes that may wait for the disk; whoever appends beyond that waits too, and so do those who propose.
 const WAITING_BYTES: usize = 128 << 20;
+/// Syncs of which it is known how long they took.
+const LAST_SYNCS: usize = 200;
 
 /// Who is told that a change is durable.
 pub(super) enum Done {
@@ -102,6 +104,8 @@ pub(super) struct Writer {
     syncs: AtomicU64,
     sync_us: AtomicU64,
     entries: AtomicU64,
+    /// How long the last syncs took, in microseconds.
+    last_us: Mutex<VecDeque<u64>>,
 }
 
 impl Writer {
@@ -120,7 +124,15 @@ impl Writer {
 
     pub(super) fn stats(&self) -> LogStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LogStats { syncs: read(&self.syncs), sync_us: read(&self.sync_us), entries: read(&self.entries) }
+        let mut last: Vec<u64> = self.last_us.lock().iter().copied().collect();
+        last.sort_unstable();
+        LogStats {
+            syncs: read(&self.syncs),
+            sync_us: read(&self.sync_us),
+            entries: read(&self.entries),
+            median_us: last.get(last.len() / 2).copied().unwrap_or(0),
+            longest_us: last.last().copied().unwrap_or(0),
+        }
     }
 
     /// Ends the thread once all that is waiting is written.
@@ -225,7 +237,14 @@ impl Writer {
             .unwrap_or_else(|_| Err(io::Error::other("the log panicked; see the process's error output")));
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let took = begun.elapsed();
-        self.sync_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        let took_us = took.as_micros() as u64;
+        self.sync_us.fetch_add(took_us, Ordering::Relaxed);
+        let mut last = self.last_us.lock();
+        if last.len() == LAST_SYNCS {
+            last.pop_front();
+        }
+        last.push_back(took_us);
+        drop(last);
         seconds.record(took.as_secs_f64());
         result
     }

@@ -1050,7 +1050,7 @@ pub mod retry {
 /// The payload of one Raft entry. The leader gathers what is waiting into one entry and stamps it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogEntry {
-    /// 1; a member that meets a higher one stops
+    /// the feature level that is needed to read it; a member whose build does not know it stops
     #[prost(uint32, tag = "1")]
     pub version: u32,
     #[prost(uint64, tag = "2")]
@@ -1063,7 +1063,10 @@ pub struct LogEntry {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EntryBody {
-    #[prost(oneof = "entry_body::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(
+        oneof = "entry_body::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub kind: ::core::option::Option<entry_body::Kind>,
 }
 /// Nested message and enum types in `EntryBody`.
@@ -1094,6 +1097,10 @@ pub mod entry_body {
         PutTrigger(super::Trigger),
         #[prost(message, tag = "12")]
         DeleteTrigger(super::DeleteTrigger),
+        #[prost(message, tag = "13")]
+        Recover(super::Recover),
+        #[prost(message, tag = "14")]
+        RaiseLevel(super::RaiseLevel),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1298,6 +1305,23 @@ pub struct DeleteTrigger {
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
 }
+/// The first entry behind a state that was put back from a backup, or behind a log that may have lost its end. What was
+/// given out behind it before is not known: numbers leave a gap that is larger, sessions end, shards have no owner.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recover {
+    /// its topics are empty: reading begins at their start
+    #[prost(bool, tag = "1")]
+    pub new_bus: bool,
+    /// what was done, for people
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+/// From here on the group may do what builds of this feature level know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevel {
+    #[prost(uint32, tag = "1")]
+    pub to: u32,
+}
 /// What applying a LogEntry answers: one verdict per body.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Verdicts {
@@ -1476,7 +1500,11 @@ pub struct Member {
     pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DescribeRequest {}
+pub struct DescribeRequest {
+    /// it reads the whole state
+    #[prost(bool, tag = "1")]
+    pub without_hash: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribeResponse {
     #[prost(bytes = "bytes", tag = "1")]
@@ -1499,8 +1527,43 @@ pub struct DescribeResponse {
     pub inboxes: u32,
     #[prost(string, tag = "10")]
     pub version: ::prost::alloc::string::String,
+    /// 0 where it was not wanted
     #[prost(uint64, tag = "11")]
     pub state_hash: u64,
+    /// of its log
+    #[prost(uint64, tag = "12")]
+    pub last: u64,
+    /// last entry in its newest snapshot
+    #[prost(uint64, tag = "13")]
+    pub snapshot: u64,
+    /// of the members, those that vote
+    #[prost(uint64, repeated, tag = "14")]
+    pub voters: ::prost::alloc::vec::Vec<u64>,
+    /// numbers that can never be used again
+    #[prost(uint64, repeated, tag = "15")]
+    pub used_members: ::prost::alloc::vec::Vec<u64>,
+    /// Of the disk that holds its data; 0 when the system does not say.
+    #[prost(uint64, tag = "16")]
+    pub disk_free_bytes: u64,
+    #[prost(uint64, tag = "17")]
+    pub disk_total_bytes: u64,
+    /// Of its last syncs of the log, how long they took.
+    #[prost(uint64, tag = "18")]
+    pub sync_median_us: u64,
+    #[prost(uint64, tag = "19")]
+    pub sync_longest_us: u64,
+    /// the highest feature level that its build knows
+    #[prost(uint32, tag = "20")]
+    pub highest_level: u32,
+    /// the one in force, as far as it has applied
+    #[prost(uint32, tag = "23")]
+    pub level: u32,
+    /// the last entry that changed what the hash is of
+    #[prost(uint64, tag = "21")]
+    pub state_index: u64,
+    /// where the warning is of which nobody has taken notice yet; empty when there is none
+    #[prost(string, tag = "22")]
+    pub unsafe_recovery: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClockRequest {}
@@ -1990,6 +2053,59 @@ pub struct RemoveMemberRequest {
 pub struct MembersResponse {
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevelRequest {
+    /// absent: the highest that all members know
+    #[prost(uint32, optional, tag = "1")]
+    pub to: ::core::option::Option<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseLevelResponse {
+    /// in force now
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupPart {
+    /// In the first part only.
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<BackupHead>,
+    /// Snapshot chunks, framed as in snapshot.proto, cut anywhere.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupHead {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub shards: u32,
+    /// the last entry in it
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+    #[prost(uint64, tag = "4")]
+    pub term: u64,
+    /// who made it
+    #[prost(uint64, tag = "5")]
+    pub member: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    #[prost(uint64, repeated, tag = "7")]
+    pub used_members: ::prost::alloc::vec::Vec<u64>,
+    /// feature level in force
+    #[prost(uint32, tag = "8")]
+    pub level: u32,
+    /// of the build
+    #[prost(string, tag = "9")]
+    pub version: ::prost::alloc::string::String,
+    /// of all data that follows
+    #[prost(uint64, tag = "10")]
+    pub bytes: u64,
+    #[prost(string, tag = "11")]
+    pub cluster_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakeSnapshotRequest {}
@@ -2731,6 +2847,56 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("nova.v1.Coordinator", "TakeSnapshot"));
             self.inner.unary(req, path, codec).await
         }
+        /// Raises the feature level of the group, once every member's build knows it. It never goes down.
+        pub async fn raise_level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaiseLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseLevelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nova.v1.Coordinator/RaiseLevel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nova.v1.Coordinator", "RaiseLevel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The state at one entry of the log; whatever was answered before the call is in it. Only the leader answers.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BackupPart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nova.v1.Coordinator/Backup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nova.v1.Coordinator", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2932,6 +3098,26 @@ pub mod coordinator_server {
             request: tonic::Request<super::TakeSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TakeSnapshotResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Raises the feature level of the group, once every member's build knows it. It never goes down.
+        async fn raise_level(
+            &self,
+            request: tonic::Request<super::RaiseLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaiseLevelResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// The state at one entry of the log; whatever was answered before the call is in it. Only the leader answers.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::BackupPart>>,
             tonic::Status,
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
@@ -3997,6 +4183,97 @@ pub mod coordinator_server {
                     };
                     Box::pin(fut)
                 }
+                "/nova.v1.Coordinator/RaiseLevel" => {
+                    #[allow(non_camel_case_types)]
+                    struct RaiseLevelSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::RaiseLevelRequest>
+                    for RaiseLevelSvc<T> {
+                        type Response = super::RaiseLevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaiseLevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::raise_level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RaiseLevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/nova.v1.Coordinator/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::ServerStreamingService<super::BackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupPart;
+                        type ResponseStream = BoxStream<super::BackupPart>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -4104,6 +4381,9 @@ pub mod snapshot {
         pub served: u64,
         #[prost(message, repeated, tag = "11")]
         pub shares: ::prost::alloc::vec::Vec<Share>,
+        /// the feature level in force; 0 is 1
+        #[prost(uint32, tag = "12")]
+        pub level: u32,
     }
     /// When a namespace got its last slot of a pool: a number of this one only.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -69,6 +69,7 @@ impl Reader {
         state.catalogue.namespaces.clear();
         state.now = TimeMs(head.now_ms);
         state.index = head.index;
+        state.level = head.level.max(1);
         state.next_token = head.next_token;
         state.next_timer = head.next_timer;
         state.next_queue = head.next_queue;

@@ -202,6 +202,7 @@ fn head(state: &State) -> wire::Head {
         next_queue: state.next_queue,
         catalogue_revision: state.catalogue.revision,
         last_session: state.workers.last_session.0,
+        level: state.level,
     }
 }
 

@@ -208,6 +208,8 @@ impl World {
                 }
             }
             "worker" => EntryBody::Register(register(words)),
+            "recover" => EntryBody::Recover { new_bus: words.maybe() == Some("new-bus") },
+            "raise" => EntryBody::RaiseLevel { to: words.number() as u32 },
             "close" | "lost" | "drain" | "undrain" | "requeue" => self.about_worker(first, words),
             _ => EntryBody::Propose(self.proposal(words.place, text)),
         }

@@ -102,9 +102,8 @@ fn documents() {
     write("record", "cloud-event", [&[7, 2, 3][..], b"keyceabc", cloud_event.as_bytes()].concat());
     write("record", "bytes", [&[5, 1, 2][..], b"\xff\xfeh\xff\x00", b"[1e400,\"\\ud800\"]"].concat());
     write("record", "empty", [0, 0, 0]);
-    for name in ["api", "coordinator-1", "worker"] {
-        write("config", name, example(&format!("cluster/{name}.toml")));
-    }
+    write("config", "coordinator", example("cluster/coordinator-1.toml"));
+    write("config", "bus", "bootstrap = \"a:9092\"\nprefix = \"p.\"\n[properties]\n\"sasl.password\" = \"x\"\n");
     write(
         "config",
         "flags",

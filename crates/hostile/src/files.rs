@@ -12,7 +12,7 @@ use crate::{byte, messages, short, take};
 
 const OPTIONS: Options = Options { magic: *b"HOSTILE1", cluster: [7; 16], segment_bytes: 16 << 10 };
 
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     // Memory, where there is a file system of it: these files are synced.
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -91,30 +91,4 @@ pub fn snapshot(mut bytes: &[u8]) {
     let Some(state) = state else { return };
     let again = messages::again(&state);
     assert!(again == state);
-}
-
-/// The file of a snapshot, with what the log needs to go on behind it.
-///
-/// The bytes are the whole file, or header and body, the first behind its length, as if their checksum were right.
-pub fn snapshot_file(mut bytes: &[u8]) {
-    let folder = folder();
-    nova_replication::hostile::snapshot_file(folder.path(), bytes);
-    let length = usize::from(short(&mut bytes));
-    let header = take(&mut bytes, length);
-    nova_replication::hostile::snapshot_file(folder.path(), &snapshot_of(header, bytes));
-}
-
-/// The file of a snapshot with this header and body.
-#[must_use]
-pub fn snapshot_of(header: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut file = b"NOVASNP1".to_vec();
-    file.extend(1_u32.to_le_bytes());
-    file.extend([7; 16]);
-    file.extend((header.len() as u32).to_le_bytes());
-    file.extend(header);
-    file.extend(body);
-    file.extend((body.len() as u64).to_le_bytes());
-    let sum = crc32c::crc32c(&file);
-    file.extend(sum.to_le_bytes());
-    file
 }

@@ -91,10 +91,3 @@ pub fn outbox(bytes: &[u8]) {
         assert!(again.as_ref() == Ok(&message), "{message:?} is read as {again:?}");
     }
 }
-
-/// A request of a leader to its followers, with entries: what is read is written and read as the same.
-pub fn raft_append(bytes: &[u8]) {
-    let Some(written) = nova_replication::hostile::append(bytes) else { return };
-    let again = nova_replication::hostile::append(&written).expect("it was just written");
-    assert!(again == written);
-}

@@ -37,7 +37,7 @@ fn check(what: &str, target: Target, bytes: &[u8]) {
 
 #[test]
 fn it_holds_for_each_file_of_the_corpus() {
-    for (name, target) in TARGETS {
+    for &(name, target) in TARGETS {
         let files = files(name);
         assert!(!files.is_empty(), "{name} has no corpus");
         check(name, target, b"");
@@ -82,7 +82,7 @@ fn it_holds_for_what_is_changed_a_little() {
     let seed = std::env::var("NOVA_HOSTILE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(rand::random);
     println!("NOVA_HOSTILE_SEED={seed}");
-    for (name, target) in TARGETS {
+    for &(name, target) in TARGETS {
         let mut random = StdRng::seed_from_u64(seed);
         let files = files(name);
         let begun = Instant::now();

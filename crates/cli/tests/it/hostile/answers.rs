@@ -1,11 +1,11 @@
 //! Requests that are whole and meant to be too much: each has a typed answer.
 
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::{Attacked, connect, connect_all, problem, rest};
-use crate::rig::answer;
+use crate::rig::{Dev, answer};
 
 /// So many bytes of zeros, compressed as a stored stream is not: made of what a run of zeros comes to in DEFLATE.
 fn bomb() -> Vec<u8> {
@@ -126,4 +126,44 @@ async fn bodies_of_all_connections_together_have_a_limit() {
     }
     assert!(full > 0 && slow > 0 && slow <= 128, "{full} found no room, {slow} came too slowly");
     attacked.end("bodies", 300).await;
+}
+
+/// What a tool found that makes requests from the document, `make schemathesis`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_answer_is_in_the_document_with_its_media_type() {
+    let dev = Dev::start();
+    let document: Value = serde_json::from_str(&nova_api::openapi_json().unwrap()).unwrap();
+    let requests = [
+        ("DELETE", "/triggers/{id}", "/triggers/0", None),
+        ("GET", "/executions", "/executions?state=", None),
+        ("GET", "/executions", "/executions?limit=-1", None),
+        ("GET", "/executions", "/executions?cursor=%00", None),
+        ("GET", "/executions/{id}", "/executions/0", None),
+        ("GET", "/executions/{id}/events", "/executions/0/events", None),
+        ("GET", "/executions/{id}/result", "/executions/0/result", None),
+        ("GET", "/executions/{id}/watch", "/executions/0/watch", None),
+        ("GET", "/workflows/{name}", "/workflows/0?version=-1", None),
+        ("GET", "/workflows/{name}", "/workflows/%ff", None),
+        ("POST", "/executions", "/executions", Some("")),
+        ("POST", "/executions", "/executions", Some("{\"workflow\":\"\"}")),
+        ("POST", "/executions/batch", "/executions/batch", Some("")),
+        ("POST", "/executions/batch", "/executions/batch", Some("{\n[]\n")),
+        ("POST", "/executions/{id}/cancel", "/executions/0/cancel", Some("")),
+        ("POST", "/triggers", "/triggers", Some("")),
+        ("POST", "/workers/{name}/drain", "/workers/dev/drain", Some("{\"x\":1}")),
+        ("POST", "/workflows", "/workflows", Some("")),
+        ("POST", "/workflows/validate", "/workflows/validate", Some("")),
+        ("PUT", "/workers", "/workers", None),
+    ];
+    for (method, route, path, body) in requests {
+        let request = dev.http.request(method.parse().unwrap(), dev.path(path)).body(body.unwrap_or_default());
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let routes = &document["paths"][format!("/api/v1{route}")];
+        // Where there is no such method, that is what the others say.
+        let operation = routes.get(method.to_lowercase()).unwrap_or(&routes["get"]);
+        let content = &operation["responses"][status.to_string()]["content"];
+        assert!(content.get(&kind).is_some(), "{method} {path}: {status} {kind} is not in the document: {content:#}");
+    }
 }

@@ -46,6 +46,8 @@ use service::Service;
 use sessions::Sessions;
 use shards::ShardLeases;
 
+/// At the end, how long requests that are under way may take.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Requests of one connection at once.
 const STREAMS: u32 = 1_024;
 /// Bytes of the head of a request.
@@ -205,8 +207,15 @@ impl Coordinator {
         let door = Door::new(max_connections, Patience::DEFAULT);
         let stopped = own.stop.clone().cancelled_owned();
         let serving = server.serve_with_incoming_shutdown(listener.through(door), stopped);
+        let stop = own.stop.clone();
+        let overtime = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
         let result = tokio::select! {
             result = serving => result.map_err(RunError::Serve),
+            // A leader goes on sending to a member that is about to end, and its stream with it.
+            () = overtime => Ok(()),
             why = fatal(&group) => Err(RunError::Fatal(why)),
         };
         for task in background {

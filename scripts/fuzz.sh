@@ -14,22 +14,22 @@ mkdir -p "$cache/crashes"
 targets=("$@")
 all() {
   if [ "${NOVA_FUZZ_SMALL:-}" = 1 ]; then
-    cargo fuzz list --fuzz-dir crates/fuzz | grep -vxE 'config|raft_append|snapshot_file'
+    cargo fuzz list --fuzz-dir crates/hostile/fuzz | grep -vxE 'config|raft_append|snapshot_file'
   else
-    cargo fuzz list --fuzz-dir crates/fuzz
+    cargo fuzz list --fuzz-dir crates/hostile/fuzz
   fi
 }
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(all)
 features=()
 [ "${NOVA_FUZZ_SMALL:-}" != 1 ] || features=(--no-default-features)
 
-cargo fuzz build --fuzz-dir crates/fuzz "${features[@]}"
+cargo fuzz build --fuzz-dir crates/hostile/fuzz "${features[@]}"
 failed=()
 for target in "${targets[@]}"; do
   printf '\n==> %s (%d s)\n' "$target" "$SECONDS"
   mkdir -p "$cache/corpus/$target"
   # New inputs go to the first folder; those that are committed are only read.
-  cargo fuzz run --fuzz-dir crates/fuzz "${features[@]}" "$target" "$cache/corpus/$target" "crates/hostile/corpus/$target" -- \
+  cargo fuzz run --fuzz-dir crates/hostile/fuzz "${features[@]}" "$target" "$cache/corpus/$target" "crates/hostile/corpus/$target" -- \
     -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=512 -timeout=20 -max_len=20000 -verbosity=0 \
     -print_final_stats=1 -artifact_prefix="$cache/crashes/$target-" || failed+=("$target")
 done

@@ -1,7 +1,7 @@
 //! What must hold for each decoder, whatever bytes it is given.
 //!
 //! Owns: one function per decoder, which panics when something does not hold; the bytes in `corpus/` that each begins with.
-//! Must not know: where bytes come from. `crates/fuzz` hands over those of libFuzzer, a test those of the corpus and what
+//! Must not know: where bytes come from. `fuzz/` hands over those of libFuzzer, a test those of the corpus and what
 //! becomes of them when they are changed a little.
 
 mod documents;

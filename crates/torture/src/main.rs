@@ -236,7 +236,14 @@ async fn campaign(options: &Run) -> Result<bool> {
             let files = dir.keep();
             report.faults.iter().for_each(|planned| println!("  {planned}"));
             println!("  its files: {}", files.display());
-            println!("  again: nova-torture run --seed {seed} --seconds {}", options.seconds);
+            // The faults follow from the seed and from all of these.
+            let faults: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+            let Run { seconds, pause, calm, .. } = options;
+            println!(
+                "  again: nova-torture run --seed {seed} --seconds {seconds} --pause {pause} --calm {calm} --faults {}{}",
+                faults.join(","),
+                if options.soak { " --soak" } else { "" },
+            );
         }
     }
     let Counts { accepted, ended, attempts, repeated, duplicates, stale, triggered } = total;

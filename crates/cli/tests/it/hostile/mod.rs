@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use nova_testkit::until;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,11 +46,13 @@ impl Attacked {
     /// Waits until the ordinary client has had two more results: one of them was asked for after this.
     async fn serves(&self) {
         let goal = self.served.load(Ordering::Acquire) + 2;
-        let begun = Instant::now();
-        while self.served.load(Ordering::Acquire) < goal {
-            assert!(begun.elapsed() < SOON && !self.client.is_finished(), "the ordinary client is not served");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("the ordinary client to be served", SOON, || async {
+            assert!(!self.client.is_finished(), "the ordinary client was refused");
+            let served = self.served.load(Ordering::Acquire);
+            if served >= goal { Ok(()) } else { Err(format!("{served} of {goal}")) }
+        })
+        .await
+        .unwrap();
     }
 
     /// The attack is over: all is as it was, and the process never took more than this in addition.

@@ -12,8 +12,11 @@
 //! header   = magic(8) version(4) cluster(16) first(8) crc(4)
 //! frame    = magic(4) length(4) number(8) crc(4) payload(length)
 //! ```
+//!
+//! An older copy of the last segment is as whole as the newer one was: see [`opened`].
 
 mod lock;
+pub mod opened;
 mod segment;
 
 use std::collections::VecDeque;
@@ -82,6 +85,20 @@ pub enum OpenError {
         /// Where.
         offset: u64,
     },
+    /// What was there when it was opened to be written before is gone: somebody put old files in the place of newer ones, or took files
+    /// away.
+    #[error(
+        "{path} is older than it was: its next number would be {found}, and was {promised} before; restore the whole data \
+         directory from a backup"
+    )]
+    Older {
+        /// The folder.
+        path: PathBuf,
+        /// The number that comes next.
+        found: u64,
+        /// The number that came next when it was opened before.
+        promised: u64,
+    },
 }
 
 /// Why a frame was not written.
@@ -115,6 +132,8 @@ pub struct Journal {
     options: Options,
     segments: VecDeque<Segment>,
     next_number: u64,
+    /// What was there when it was opened is written down.
+    is_noted: bool,
     failed: Option<WriteError>,
 }
 
@@ -144,6 +163,7 @@ impl Journal {
             options,
             segments: VecDeque::new(),
             next_number: firsts.first().copied().unwrap_or(1),
+            is_noted: false,
             failed: None,
         };
         let mut tail = 0;
@@ -151,6 +171,7 @@ impl Journal {
             let last = index + 1 == firsts.len();
             tail = journal.scan(*first, last, &mut visit)?.unwrap_or(tail);
         }
+        opened::is_no_older(dir, journal.next_number)?;
         // Whoever was killed between a write and its sync, or ended because a sync failed, left a frame that only the kernel
         // has. It was just shown, and will be built upon: it must not go with a power cut. One frame has one sync.
         if let Some(last) = journal.segments.back() {
@@ -207,6 +228,12 @@ impl Journal {
     pub fn commit(&mut self, parts: &[Bytes]) -> Result<Position, WriteError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
+        }
+        if !self.is_noted {
+            // Not when it is opened: who is refused for another reason has changed nothing.
+            opened::write_down(&self.dir, self.next_number)
+                .map_err(|error| self.fail(WriteError::failed(&self.dir, &error)))?;
+            self.is_noted = true;
         }
         let full = self.segments.back().is_none_or(|last| last.end >= self.options.segment_bytes);
         if full {

@@ -146,6 +146,51 @@ fn both_refuse_a_directory_of_another_cluster() {
     }
 }
 
+fn files(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            all.extend(files(&entry));
+        } else {
+            all.insert(entry.clone(), std::fs::read(entry).expect("a file"));
+        }
+    }
+    all
+}
+
+/// A member that begins with them would have forgotten votes and entries that it answered for.
+#[tokio::test]
+async fn old_files_in_the_place_of_newer_ones_are_refused() {
+    for kind in [LogKind::File, LogKind::Sled] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut old = None;
+        for n in 1..=3 {
+            let mut log = open_again(kind, dir.path()).await;
+            append(&mut log, vec![entry(1, n)]).await;
+            log.close();
+            drop(log);
+            // Its thread lets go of all files first.
+            open_again(kind, dir.path()).await.close();
+            old.get_or_insert_with(|| files(dir.path()));
+        }
+        let old = old.expect("there is a first time");
+        let is_data = |path: &std::path::PathBuf| !path.ends_with("opened");
+        for path in files(dir.path()).into_keys().filter(is_data) {
+            std::fs::remove_file(path).expect("it goes");
+        }
+        for (path, bytes) in old.into_iter().filter(|(path, _)| is_data(path)) {
+            std::fs::write(path, bytes).expect("put back");
+        }
+        let begun = std::time::Instant::now();
+        loop {
+            match Log::open(kind, dir.path(), [1; 16]).err().unwrap_or_else(|| panic!("{kind}: it is refused")) {
+                crate::OpenLogError::Damaged { why, .. } if why.starts_with("it is older than it was") => break,
+                error => assert!(begun.elapsed().as_secs() < 30, "{kind}: {error}"),
+            }
+        }
+    }
+}
+
 /// What is applied after a restart comes in runs, read ahead: each entry once, in order.
 #[tokio::test]
 async fn a_stream_of_old_entries_has_all_of_them_in_order() {

@@ -29,6 +29,7 @@ fn filled(dir: &Path, frames: u32) -> Vec<PathBuf> {
         journal.commit(&[whole.slice(..3), whole.slice(3..)]).expect("there is space");
     }
     let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some());
     files.sort();
     files
 }
@@ -160,6 +161,48 @@ fn a_missing_segment_is_damage() {
     let files = filled(dir.path(), 100);
     fs::remove_file(&files[1]).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+}
+
+#[test]
+fn old_files_in_the_place_of_newer_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = filled(dir.path(), 10);
+    let last = files.last().unwrap();
+    let old = fs::read(last).unwrap();
+    for n in 11..13 {
+        let (mut journal, _) = open(dir.path()).expect("it opens");
+        journal.commit(&[payload(n)]).expect("written");
+    }
+    let newer = fs::read(last).unwrap();
+    fs::write(last, old).unwrap();
+    for _ in 0..2 {
+        let refused = open(dir.path()).map(drop);
+        assert!(matches!(refused, Err(OpenError::Older { found: 11, promised: 12, .. })), "{refused:?}");
+    }
+    fs::write(last, newer).unwrap();
+    assert_eq!(open(dir.path()).expect("it opens").1.len(), 12);
+
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    let refused = open(dir.path()).map(drop);
+    assert!(matches!(refused, Err(OpenError::Older { found: 1, promised: 12, .. })), "{refused:?}");
+}
+
+#[test]
+fn what_says_how_long_it_was_is_not_believed_when_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3);
+    let path = dir.path().join("opened");
+    let good = fs::read(&path).unwrap();
+    for length in 0..good.len() {
+        fs::write(&path, &good[..length]).unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })), "{length} bytes");
+    }
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bad).unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })), "bit {bit}");
+    }
 }
 
 #[test]

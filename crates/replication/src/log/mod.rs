@@ -134,6 +134,11 @@ impl From<nova_journal::OpenError> for OpenLogError {
             nova_journal::OpenError::Damaged { path, offset } => {
                 Self::Damaged { path, why: format!("byte {offset} is not what was written") }
             }
+            nova_journal::OpenError::Older { path, found, promised } => {
+                let why =
+                    format!("it is older than it was: its next number would be {found}, and was {promised} before");
+                Self::Damaged { path, why }
+            }
             other => Self::Journal(other),
         }
     }

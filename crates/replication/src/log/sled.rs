@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +25,11 @@ struct SledLog {
     log: sled::Tree,
     meta: sled::Tree,
     file: File,
+    /// How many group commits there were, ever.
+    commits: u64,
+    dir: PathBuf,
+    /// What was there when it was opened is written down.
+    is_noted: bool,
 }
 
 struct SledReader(sled::Tree);
@@ -34,7 +39,13 @@ fn failed(error: sled::Error) -> io::Error {
 }
 
 pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError> {
-    let database = |error: sled::Error| OpenLogError::Database { path: dir.to_owned(), why: error.to_string() };
+    let database = |error: sled::Error| {
+        let (path, why) = (dir.to_owned(), error.to_string());
+        match error {
+            sled::Error::Corruption { .. } => OpenLogError::Damaged { path, why },
+            _ => OpenLogError::Database { path, why },
+        }
+    };
     let damaged = |error: io::Error| OpenLogError::Damaged { path: dir.to_owned(), why: error.to_string() };
     let db = sled::Config::new().path(dir).flush_every_ms(None).open().map_err(database)?;
     let meta = db.open_tree("meta").map_err(database)?;
@@ -61,6 +72,12 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
         let id = open_value(&purged).and_then(|bytes| Ok(v1::LogId::decode(bytes)?)).map_err(damaged)?;
         recovered.purged = Some(id_from_wire(&id));
     }
+    let mut commits = 0;
+    if let Some(count) = meta.get("commits").map_err(database)? {
+        let count = open_value(&count).map_err(damaged)?;
+        commits = u64::from_le_bytes(count[..].try_into().map_err(|_| damaged(invalid("a count has eight bytes")))?);
+    }
+    nova_journal::opened::is_no_older(dir, commits)?;
     let mut next = None;
     for item in &log {
         let (key, value) = item.map_err(database)?;
@@ -80,7 +97,11 @@ pub(super) fn open(dir: &Path, cluster: [u8; 16]) -> Result<Opened, OpenLogError
     let file = File::open(dir.join("db")).map_err(unsynced)?;
     file.sync_data().and_then(|()| nova_journal::sync_dir(dir)).map_err(unsynced)?;
     let reader = Arc::new(SledReader(log.clone()));
-    Ok((Box::new(SledLog { database: db, log, meta, file }), reader, recovered))
+    Ok((
+        Box::new(SledLog { database: db, log, meta, file, dir: dir.to_owned(), commits, is_noted: false }),
+        reader,
+        recovered,
+    ))
 }
 
 fn seal(bytes: &[u8]) -> Vec<u8> {
@@ -152,6 +173,12 @@ impl SledLog {
 
 impl LogStore for SledLog {
     fn commit(&mut self, changes: &[Change]) -> io::Result<()> {
+        if !self.is_noted {
+            nova_journal::opened::write_down(&self.dir, self.commits)?;
+            self.is_noted = true;
+        }
+        self.commits += 1;
+        self.meta.insert("commits", seal(&self.commits.to_le_bytes())).map_err(failed)?;
         let mut waiting: Vec<Entry> = Vec::new();
         for change in changes {
             if let Change::Append(entries) = change {

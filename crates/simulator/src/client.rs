@@ -1,4 +1,4 @@
-//! A client: submits by keys and without, repeats what has no answer, cancels, and notes all of it.
+//! How the client asks: with records on the bus, as an api does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use nova_bus::{AppendError, Bus, Outgoing, Topic};
+use nova_bus::{AppendError, Bus, Topic};
 use nova_checker::{Answer, Id, Kind, Operation, Submission};
 use nova_client::{Coordinators, Repeat};
 use nova_engine::ids::{ExecutionId, ShardId};
 use nova_wire::{ClusterId, v1};
-use nova_workload::{BY_RECORDS, BY_TIME, NAMESPACE, Noted, ORDERS, ORDERS_PARTITIONS, Workflow, trigger};
+use nova_workload::{Ask, BY_RECORDS, BY_TIME, NAMESPACE, Noted, Wanted, Workflow, trigger};
 use parking_lot::Mutex;
 use prost::Message;
 use rand::Rng;
@@ -26,21 +26,20 @@ use crate::os;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a submission.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Pause before a submission is repeated.
+/// Pause before what was not answered is put once more.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Who is answered, by number of the request.
 type Waiting = Mutex<BTreeMap<u64, oneshot::Sender<v1::reply::Answer>>>;
 
-pub(crate) struct Client {
+/// What is needed to make workflows and triggers, and to ask for executions.
+pub(crate) struct Way {
     pub bus: SimulatedBus,
     pub coordinators: Coordinators,
     pub cluster: String,
     pub shards: u16,
     pub workflows: Arc<Vec<Workflow>>,
     pub noted: Arc<Noted>,
-    /// Between two submissions, on average.
-    pub pause: Duration,
 }
 
 /// A workflow as it was stored.
@@ -50,58 +49,44 @@ struct Stored {
 }
 
 struct Shared {
-    client: Client,
+    way: Way,
     stored: Vec<Stored>,
     boot: u64,
     waiting: Waiting,
     next: Mutex<u64>,
 }
 
-/// Something to be submitted.
-#[derive(Clone)]
-struct Wanted {
-    workflow: usize,
-    n: i64,
-    key: Option<String>,
-}
+/// Asks the shards.
+struct Shards(Arc<Shared>);
 
-impl Client {
-    pub(crate) async fn run(self, mut random: SmallRng) {
+impl Way {
+    /// Makes workflows and triggers, and asks for things until it shall not any more, with so much time between two on average.
+    pub(crate) async fn run(self, mut random: SmallRng, pause: Duration) {
         let mut stored = Vec::new();
         for workflow in &*self.workflows {
             stored.push(self.put(workflow).await);
         }
         self.put_triggers().await;
         let shared = Arc::new(Shared {
-            client: self,
+            way: self,
             stored,
             boot: random.random(),
             waiting: Waiting::default(),
             next: Mutex::new(1),
         });
         tokio::spawn(Arc::clone(&shared).replies());
-        shared.client.noted.is_ready.store(true, Ordering::Relaxed);
-        let noted = Arc::clone(&shared.client.noted);
-        for n in 0_u64.. {
-            sleep(shared.client.pause.mul_f64(random.random_range(0.0..2.0))).await;
-            if noted.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let wanted = Wanted {
-                workflow: random.random_range(0..shared.stored.len()),
-                n: random.random_range(0..1_000_000),
-                key: random.random_bool(0.6).then(|| format!("k{n}")),
-            };
-            noted.open.fetch_add(1, Ordering::Relaxed);
-            match random.random_range(0..20) {
-                0 | 1 => tokio::spawn(Arc::clone(&shared).record(wanted.n)),
-                2 => tokio::spawn(Arc::clone(&shared).cancelled(wanted, random.random_range(0..3_000))),
-                3 => tokio::spawn(Arc::clone(&shared).twice(wanted)),
-                4 => tokio::spawn(Arc::clone(&shared).both(wanted)),
-                5 | 6 => tokio::spawn(Arc::clone(&shared).added(n)),
-                _ => tokio::spawn(Arc::clone(&shared).one(wanted)),
-            };
-        }
+        let Way { bus, coordinators, workflows, noted, .. } = &shared.way;
+        noted.is_ready.store(true, Ordering::Relaxed);
+        let client = nova_workload::Client {
+            ask: Shards(Arc::clone(&shared)),
+            coordinators: coordinators.clone(),
+            bus: Arc::new(bus.clone()),
+            workflows: workflows.len(),
+            noted: Arc::clone(noted),
+            now: now_ns,
+            pause,
+        };
+        client.run(random).await;
     }
 
     async fn put(&self, workflow: &Workflow) -> Stored {
@@ -159,11 +144,11 @@ pub(crate) fn now_ns() -> u64 {
 
 impl Shared {
     async fn replies(self: Arc<Self>) {
-        let cluster = ClusterId::of_name(&self.client.cluster);
+        let cluster = ClusterId::of_name(&self.way.cluster);
         let mut next = 0;
         loop {
             // All from the beginning: what was answered before somebody asked is nobody's.
-            let Ok(mut reader) = self.client.bus.reader() else { return };
+            let Ok(mut reader) = self.way.bus.reader() else { return };
             if reader.assign(&Topic::Replies, 0, next).is_err() {
                 return;
             }
@@ -186,11 +171,7 @@ impl Shared {
     }
 
     fn note(&self, begun_ns: u64, kind: Kind, answer: Answer) {
-        self.client.noted.operations.lock().push(Operation { begun_ns, ended_ns: now_ns(), kind, answer });
-    }
-
-    fn closed(&self) {
-        self.client.noted.open.fetch_sub(1, Ordering::Relaxed);
+        self.way.noted.operations.lock().push(Operation { begun_ns, ended_ns: now_ns(), kind, answer });
     }
 
     /// Hands a command over and waits for its answer.
@@ -208,10 +189,10 @@ impl Shared {
         self.waiting.lock().insert(request, sender);
         let kind = command(v1::ReplyTo { inbox: 0, boot: self.boot, request });
         let body = v1::CommandBatch { commands: vec![v1::Command { kind: Some(kind) }] }.encode_to_vec();
-        let cluster = ClusterId::of_name(&self.client.cluster);
+        let cluster = ClusterId::of_name(&self.way.cluster);
         let shard = u32::from(shard.0);
         let record = nova_wire::seal(cluster, v1::RecordKind::Commands, shard, body.into());
-        let sent = self.client.bus.append(&Topic::Commands, shard, vec![record.into()]).await;
+        let sent = self.way.bus.append(&Topic::Commands, shard, vec![record.into()]).await;
         let answer = match &sent {
             Ok(_) => timeout(ANSWER, receiver).await.ok().and_then(Result::ok),
             Err(_) => None,
@@ -219,11 +200,13 @@ impl Shared {
         self.waiting.lock().remove(&request);
         sent.map(|_| answer)
     }
+}
 
+impl Ask for Shards {
     async fn submit(&self, wanted: &Wanted) -> Answer {
-        let workflow = &self.client.workflows[wanted.workflow];
-        let stored = &self.stored[wanted.workflow];
-        let shards = self.client.shards;
+        let workflow = &self.0.way.workflows[wanted.workflow];
+        let stored = &self.0.stored[wanted.workflow];
+        let shards = self.0.way.shards;
         let shard = match &wanted.key {
             Some(key) => nova_wire::shard_of(NAMESPACE, key, shards),
             None => ShardId((wanted.n % i64::from(shards)) as u16),
@@ -251,7 +234,7 @@ impl Shared {
             })
         };
         let begun = now_ns();
-        let answer = match self.ask(shard, command).await {
+        let answer = match self.0.ask(shard, command).await {
             Ok(Some(v1::reply::Answer::Accepted(accepted))) => Answer::Accepted {
                 id: Id::of(&accepted.execution).expect("an execution has an id"),
                 repeated: accepted.repeated,
@@ -270,76 +253,23 @@ impl Shared {
             content,
             expected: workflow.expected(wanted.n),
         };
-        self.note(begun, Kind::Submit(submission), answer.clone());
+        self.0.note(begun, Kind::Submit(submission), answer.clone());
         answer
     }
 
-    /// With a key until there is an answer; else once.
-    async fn accepted(&self, wanted: &Wanted) -> Option<Id> {
-        loop {
-            match self.submit(wanted).await {
-                Answer::Accepted { id, .. } => return Some(id),
-                Answer::Unknown | Answer::NotSent if wanted.key.is_some() => sleep(AGAIN).await,
-                _ => return None,
+    async fn cancel(&self, id: Id) -> Answer {
+        let shard = ShardId(u16::from_be_bytes([id.0[0], id.0[1]]));
+        let cancel = |reply_to| {
+            let execution = id.0.to_vec().into();
+            v1::command::Kind::Cancel(v1::Cancel { execution, reason: "wanted".into(), reply_to: Some(reply_to) })
+        };
+        match self.0.ask(shard, cancel).await {
+            Ok(Some(v1::reply::Answer::Cancelling(_))) => Answer::Cancelling,
+            Ok(Some(v1::reply::Answer::Rejected(rejected))) => {
+                Answer::Rejected { why: format!("{:?}", rejected.why), conflict: false }
             }
+            Ok(_) | Err(AppendError::OutcomeUnknown { .. }) => Answer::Unknown,
+            Err(_) => Answer::NotSent,
         }
-    }
-
-    async fn one(self: Arc<Self>, wanted: Wanted) {
-        self.accepted(&wanted).await;
-        self.closed();
-    }
-
-    /// The same key once more, and then for something else.
-    async fn twice(self: Arc<Self>, mut wanted: Wanted) {
-        if self.accepted(&wanted).await.is_some() {
-            self.submit(&wanted).await;
-            wanted.n += 1;
-            self.submit(&wanted).await;
-        }
-        self.closed();
-    }
-
-    /// The same key at once, from two.
-    async fn both(self: Arc<Self>, wanted: Wanted) {
-        tokio::join!(self.submit(&wanted), self.submit(&wanted));
-        self.accepted(&wanted).await;
-        self.closed();
-    }
-
-    /// Makes a namespace.
-    async fn added(self: Arc<Self>, n: u64) {
-        nova_workload::added(&self.client.coordinators, &self.client.noted, now_ns, n).await;
-        self.closed();
-    }
-
-    async fn cancelled(self: Arc<Self>, wanted: Wanted, after_ms: u64) {
-        if let Some(id) = self.accepted(&wanted).await {
-            sleep(Duration::from_millis(after_ms)).await;
-            let begun = now_ns();
-            let shard = ShardId(u16::from_be_bytes([id.0[0], id.0[1]]));
-            let cancel = |reply_to| {
-                let execution = id.0.to_vec().into();
-                v1::command::Kind::Cancel(v1::Cancel { execution, reason: "wanted".into(), reply_to: Some(reply_to) })
-            };
-            let answer = match self.ask(shard, cancel).await {
-                Ok(Some(v1::reply::Answer::Cancelling(_))) => Answer::Cancelling,
-                Ok(Some(v1::reply::Answer::Rejected(rejected))) => {
-                    Answer::Rejected { why: format!("{:?}", rejected.why), conflict: false }
-                }
-                Ok(_) | Err(AppendError::OutcomeUnknown { .. }) => Answer::Unknown,
-                Err(_) => Answer::NotSent,
-            };
-            self.note(begun, Kind::Cancel(id), answer);
-        }
-        self.closed();
-    }
-
-    /// A record of the users' topic; one that is not acknowledged may be there or not, and is not written again.
-    async fn record(self: Arc<Self>, n: i64) {
-        let partition = (n % i64::from(ORDERS_PARTITIONS)) as u32;
-        let value = Bytes::from(json!({ "n": n }).to_string());
-        let _ = self.client.bus.append(&Topic::Named(ORDERS.into()), partition, vec![Outgoing::from(value)]).await;
-        self.closed();
     }
 }

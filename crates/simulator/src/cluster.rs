@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::bus::BROKER;
-use crate::client::{Client, now_ns};
+use crate::client::{Way, now_ns};
 use crate::faults::{self, Fault, Planned};
 use crate::hosts::{self, CLUSTER, Ground, HOSTS, Host, LAYOUT};
 use crate::operator::{self, Steps};
@@ -238,16 +238,15 @@ impl Cluster {
         let noted = Arc::new(Noted::default());
         let (ground, own) = (self.ground.clone(), Arc::clone(&noted));
         self.world.start("client", |process| async move {
-            let client = Client {
+            let way = Way {
                 bus: ground.bus("client", process.number()),
                 coordinators: hosts::coordinators(&ground.net, "client"),
                 cluster: CLUSTER.into(),
                 shards: LAYOUT.shards as u16,
                 workflows,
                 noted: own,
-                pause: PAUSE,
             };
-            client.run(random).await;
+            way.run(random, PAUSE).await;
         });
         let (ground, own) = (self.ground.clone(), Arc::clone(&noted));
         self.world.start("reader", |_| async move {

@@ -77,24 +77,7 @@ impl fmt::Display for Fault {
 }
 
 /// A fault with its time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
-    /// Its place in the plan, from 0.
-    pub number: usize,
-    /// From.
-    pub at: Duration,
-    /// Until.
-    pub until: Duration,
-    /// What.
-    pub fault: Fault,
-}
-
-impl fmt::Display for Planned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, at, until, fault } = self;
-        write!(f, "{number}: {:.3} to {:.3} s: {fault}", at.as_secs_f64(), until.as_secs_f64())
-    }
-}
+pub type Planned = nova_workload::Planned<Fault>;
 
 /// Faults of a run that lasts so long.
 pub(crate) fn plan(random: &mut SmallRng, span: Duration) -> Vec<Planned> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,14 +12,14 @@ use nova_checker::{Answer, Counts, History, Id, Kind as Asked, Operation, Violat
 use nova_testkit::ledger::boot_ns;
 use nova_testkit::{Nova, Rest, until};
 use nova_wire::{ClusterId, v1};
-use nova_workload::{BY_RECORDS, BY_TIME, Noted, Observer, Seen, Workflow, trigger};
+use nova_workload::{BY_RECORDS, BY_TIME, Client, Noted, Observer, Seen, Workflow, trigger};
 use parking_lot::Mutex;
 use prost::Message;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, LABEL};
+use crate::client::{Apis, LABEL};
 use crate::cluster::{CLUSTER, Cluster, LAYOUT, Timing};
 use crate::faults::{Kind, Planned, plan};
 use crate::soak::{self, Sample};
@@ -110,17 +110,26 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     let noted = Arc::new(Noted::default());
     let submissions = Arc::new(Mutex::new(BTreeMap::new()));
     let wrong = Arc::new(Mutex::new(Vec::new()));
-    let client = Client {
+    let mut draws = SmallRng::seed_from_u64(random.random());
+    let apis = Apis {
         urls: cluster.apis(),
-        bus: Arc::clone(&bus),
-        coordinators: coordinators.clone(),
+        http: reqwest::Client::new(),
         workflows: Arc::clone(&workflows),
-        noted: Arc::clone(&noted),
-        pause: options.pause,
         submissions: Arc::clone(&submissions),
         wrong: Arc::clone(&wrong),
+        random: Mutex::new(SmallRng::seed_from_u64(draws.random())),
+        last: AtomicU64::new(0),
     };
-    let asking = tokio::spawn(client.run(reqwest::Client::new(), SmallRng::seed_from_u64(random.random())));
+    let client = Client {
+        ask: apis,
+        coordinators: coordinators.clone(),
+        bus: Arc::clone(&bus),
+        workflows: workflows.len(),
+        noted: Arc::clone(&noted),
+        now: boot_ns,
+        pause: options.pause,
+    };
+    let asking = tokio::spawn(client.run(draws));
     let (asked, own) = (coordinators.clone(), Arc::clone(&noted));
     let reading = tokio::spawn(async move {
         tokio::join!(

@@ -89,7 +89,7 @@ pub async fn propose_as_before(coordinators: &Coordinators, noted: &Noted, now: 
 }
 
 /// Adds a number to the set: a namespace.
-pub async fn added(coordinators: &Coordinators, noted: &Noted, now: Clock, n: u64) {
+pub(crate) async fn added(coordinators: &Coordinators, noted: &Noted, now: Clock, n: u64) {
     let namespace = v1::Namespace { name: format!("{ADDED}{n}"), ..Default::default() };
     let begun_ns = now();
     let asking = coordinators.call(PATIENCE, Repeat::Harmless, |mut member| {

@@ -1,9 +1,10 @@
 //! The OpenAPI document, from the code.
 
 use utoipa::openapi::content::Content;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::Response;
-use utoipa::openapi::{Ref, RefOr, Required};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Required};
 use utoipa::{Modify, OpenApi};
 
 use crate::handlers::{cluster, executions, submit, watch, workflows};
@@ -49,7 +50,18 @@ const ANYWHERE: [(&str, &str); 7] = [
     ("503", "nothing was changed; try again"),
 ];
 
-/// Said once here and not at each route: what any of them may answer, and that problems have a media type of their own.
+/// Routes that are the same for all namespaces.
+const OF_THE_CLUSTER: [&str; 3] = ["workers", "drain", "validate"];
+
+fn namespace() -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(256));
+    let pattern = schema.pattern(Some("^[!-~]+$")).default(Some("default".into()));
+    let name = ParameterBuilder::new().name("Nova-Namespace").parameter_in(ParameterIn::Header);
+    name.description(Some("the tenant")).required(Required::False).schema(Some(pattern)).build()
+}
+
+/// Said once here and not at each route: what any of them may answer, that problems have a media type of their own, and
+/// which header says for whom it is asked.
 struct Everywhere;
 
 impl Modify for Everywhere {
@@ -78,6 +90,9 @@ fn complete(operation: &mut Operation) {
             let content = Content::new(Some(Ref::from_schema_name("Problem")));
             response.content = [("application/problem+json".to_owned(), RefOr::T(content))].into_iter().collect();
         }
+    }
+    if operation.operation_id.as_deref().is_some_and(|id| !OF_THE_CLUSTER.contains(&id)) {
+        operation.parameters.get_or_insert_default().push(RefOr::T(namespace()));
     }
     // Who sends nothing means the defaults, no lines, or a document that is empty, of which validate says so.
     const MAY_BE_EMPTY: [&str; 4] = ["drain", "cancel", "batch", "validate"];

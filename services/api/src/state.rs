@@ -64,7 +64,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Namespace {
         match parts.headers.get("nova-namespace") {
             None => Ok(Self("default".into())),
             Some(value) => match value.to_str() {
-                Ok(name) if !name.is_empty() && name.len() <= 256 => Ok(Self(name.into())),
+                Ok(name) if (1..=256).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                    Ok(Self(name.into()))
+                }
                 _ => Err(Problem::bad_request("header Nova-Namespace: 1 to 256 visible ASCII characters")),
             },
         }

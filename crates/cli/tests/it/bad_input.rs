@@ -42,6 +42,7 @@ async fn requests_that_are_wrong_are_refused_with_a_code() {
             404,
             "namespace.unknown",
         ),
+        ("/executions", vec![("nova-namespace", "two words")], br#"{"workflow":"noop"}"#.to_vec(), 400, "bad_request"),
         ("/executions", vec![("idempotency-key", &long_key)], br#"{"workflow":"noop"}"#.to_vec(), 400, "bad_request"),
         ("/executions", vec![("prefer", "wait=soon")], br#"{"workflow":"noop"}"#.to_vec(), 400, "bad_request"),
         ("/executions", vec![], long_label.into_bytes(), 422, "invalid"),

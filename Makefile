@@ -54,10 +54,9 @@ SECONDS_EACH ?= 600
 simulate: ## clusters in simulated time while members die, stand still and lose each other; SEEDS= SECONDS_EACH=
 	cargo run --release --locked --quiet -p nova-simulator -- run --seeds $(SEEDS) --seconds $(SECONDS_EACH)
 
-RUNS ?= 20
-torture: ## the long form of all that proves it under faults: simulated hours, planted bugs, real processes; SEEDS= SECONDS_EACH= RUNS=
+torture: ## the long form of all that proves it under faults, some two hours; SEEDS= SECONDS_EACH= RUNS= SWEEP= GAPS=
 	@scripts/setup.sh test
-	@scripts/torture.sh $(SEEDS) $(SECONDS_EACH) $(RUNS)
+	@scripts/torture.sh
 
 soak: build ## an hour of work and faults, after which a cluster must be as quick and as small as before; SOAK_SECONDS=
 	@scripts/setup.sh test

@@ -20,8 +20,6 @@ use crate::hosts::{Host, Role, of};
 use crate::worker::effects;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A part stays away so long; longer than any gap that is good.
-const AWAY: Duration = Duration::from_secs(8);
 /// Between two submissions to a shard.
 const PAUSE: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(15);
@@ -63,6 +61,11 @@ impl Part {
             Self::Worker => Duration::from_secs(4),
             Self::Broker | Self::Power => Duration::from_secs(5),
         }
+    }
+
+    /// A part stays away so long; longer than any gap that is good.
+    fn away(self) -> Duration {
+        self.wanted() * 2
     }
 }
 
@@ -107,7 +110,7 @@ pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec
             Part::Broker => Fault::Kill(nth(Role::Broker, place)),
             Part::Power => Fault::Power(of(Role::Coordinator).collect()),
         };
-        let planned = Planned { number: place, at: Duration::ZERO, until: AWAY, fault };
+        let planned = Planned { number: place, at: Duration::ZERO, until: part.away(), fault };
         let from = boot_ns();
         cluster.begin(&planned).await?;
         let from = if part == Part::Power {
@@ -116,7 +119,7 @@ pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec
         } else {
             from
         };
-        sleep(AWAY).await;
+        sleep(part.away()).await;
         goes_on(&accepted).await?;
         let until = boot_ns();
         all.push(match (part, &planned.fault) {

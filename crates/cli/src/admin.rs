@@ -142,7 +142,7 @@ async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed>
     let row = |it: &members::Asked| match &it.answer {
         Ok(answer) => json!({
             "id": answer.member, "address": it.address, "leader": answer.leader, "term": answer.term,
-            "committed": answer.committed, "applied": answer.applied, "version": answer.version,
+            "committed": answer.committed, "applied": answer.applied, "last": answer.last, "version": answer.version,
             "votes": answer.voters.contains(&answer.member), "level": answer.level, "knowsLevel": answer.highest_level,
             "stateHash": format!("{:016x}", answer.state_hash), "error": "",
         }),
@@ -151,7 +151,7 @@ async fn describe(at: &args::Coordinators, format: Format) -> Result<(), Failed>
     let all = json!(all.iter().map(row).collect::<Vec<_>>());
     if !print::machine(&all, format)? {
         let columns =
-            ["id", "address", "leader", "term", "committed", "applied", "votes", "level", "stateHash", "error"];
+            ["id", "address", "leader", "term", "last", "committed", "applied", "votes", "level", "stateHash", "error"];
         print::table(&columns, print::rows(&all, &columns));
     }
     if reached { Ok(()) } else { Err(Failed::Unreachable("no coordinator answers".into())) }

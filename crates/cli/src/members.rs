@@ -52,6 +52,6 @@ pub async fn ask_all(addresses: &[String]) -> Vec<Asked> {
     }
     // Under two names it is still one member.
     let mut seen = std::collections::BTreeSet::new();
-    all.retain(|it| it.answer.as_ref().map_or(true, |answer| seen.insert(answer.member)));
+    all.retain(|it| it.answer.as_ref().map_or(true, |answer| seen.insert((answer.cluster.clone(), answer.member))));
     all
 }

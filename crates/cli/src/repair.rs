@@ -145,11 +145,7 @@ async fn join(asking: &Coordinators, new: &Member) -> Result<(), Failed> {
                 println!("member {} has {applied} entries", new.id);
                 (told, moved) = (applied, tokio::time::Instant::now());
             } else if moved.elapsed() > STALLED {
-                return Failed::Unreachable(format!(
-                    "member {} got nothing for {} s; it is not done: run the same command again",
-                    new.id,
-                    STALLED.as_secs()
-                ));
+                return stalled(new.id);
             }
         }
     };
@@ -158,8 +154,15 @@ async fn join(asking: &Coordinators, new: &Member) -> Result<(), Failed> {
         stalled = watching => return Err(stalled),
     };
     let (leader, goal) = goal(asking).await?;
+    let (mut told, mut moved) = (0, tokio::time::Instant::now());
     loop {
         let found = members::ask(&new.address).await;
+        let applied = found.as_ref().map_or(told, |it| it.applied);
+        if applied > told {
+            (told, moved) = (applied, tokio::time::Instant::now());
+        } else if moved.elapsed() > STALLED {
+            return Err(stalled(new.id));
+        }
         if let Ok(found) = &found
             && found.applied >= goal
             && found.voters.contains(&new.id)
@@ -171,6 +174,11 @@ async fn join(asking: &Coordinators, new: &Member) -> Result<(), Failed> {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn stalled(member: u64) -> Failed {
+    let s = STALLED.as_secs();
+    Failed::Unreachable(format!("member {member} got nothing for {s} s; it is not done: run the same command again"))
 }
 
 /// Who leads, and how much it has applied.
@@ -271,9 +279,9 @@ pub async fn restore(
     if members.len() < count {
         return Err(Failed::Usage("--member: a number is there twice".into()));
     }
-    let log = match log {
-        Log::File => LogChoice::File,
-        Log::Sled => LogChoice::Sled,
+    let (log, log_name) = match log {
+        Log::File => (LogChoice::File, "file"),
+        Log::Sled => (LogChoice::Sled, "sled"),
     };
     let settings: Vec<_> = members.iter().map(|(id, address)| format!("\"{id}@{address}\"")).collect();
     let (name, place) = (cluster.clone(), data.display().to_string());
@@ -289,7 +297,11 @@ pub async fn restore(
         "start member {first} with: cluster = \"{name}\", member = {first}, shards = {}, data = \"{place}\",",
         header.shards
     );
-    eprintln!("members = [{}]; the others alike, each with an empty directory.", settings.join(", "));
+    eprintln!(
+        "members = [{}], log = \"{log_name}\", and the `inboxes` that the cluster had; the others alike, each with an empty \
+         directory.",
+        settings.join(", ")
+    );
     eprintln!("All services need the same cluster name, and {bus}.");
     Ok(())
 }
@@ -302,15 +314,19 @@ pub async fn recover(
     accepted: bool,
     format: Format,
 ) -> Result<(), Failed> {
-    if !accepted {
-        return Err(Failed::Usage(
-            "this is not safe: what only the lost members had is gone, accepted executions too, and a lost member that \
-             starts again all the same is a second cluster of the name. Nothing was done: say --i-accept-data-loss"
-                .into(),
-        ));
-    }
     let place = data.display().to_string();
     let recovery = Recovery { data, cluster, member: member.id, address: member.address.clone() };
+    if !accepted {
+        let remains = blocking(move || backup::remains(&recovery).map_err(|error| repair_failed(&error))).await?;
+        print::machine(&json!(remains), format)?;
+        return Err(Failed::Usage(format!(
+            "{place} is that of member {}; its last entry is {}, of term {}. Of all that are left take the one with the highest \
+             term, then the highest entry.\nThis is not safe: what only the lost members had is gone, accepted executions too, \
+             and a lost member that starts again all the same is a second cluster of the name. Nothing was done: say \
+             --i-accept-data-loss",
+            remains.was_member, remains.last, remains.last_term
+        )));
+    }
     let remains = blocking(move || backup::recover(&recovery).map_err(|error| repair_failed(&error))).await?;
     if !print::machine(&json!(remains), format)? {
         let lost = remains.members.iter().filter(|(id, _)| **id != remains.was_member);

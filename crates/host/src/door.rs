@@ -172,7 +172,8 @@ impl Places {
     fn make_room(&self, taken: &mut Taken) -> bool {
         let idle = taken.slots.iter().filter_map(|(&number, slot)| {
             let state = slot.state.lock();
-            (state.requests == 0).then_some((state.used, number))
+            // Who never asked for anything goes before all who did.
+            (state.requests == 0).then_some((state.asked, state.used, number))
         });
         let mut idle: Vec<_> = idle.collect();
         let room = (self.most / PART_FREED).max(1);
@@ -180,7 +181,7 @@ impl Places {
             idle.select_nth_unstable(room);
             idle.truncate(room);
         }
-        for (_, number) in &idle {
+        for (_, _, number) in &idle {
             // It is counted no more from now on; its file is closed as soon as its task runs.
             if let Some(slot) = taken.slots.remove(number) {
                 slot.send_away();
@@ -384,6 +385,18 @@ mod tests {
         assert_eq!(door.taken(), 3);
         assert!(clients[1].is_away().await);
         assert!(!clients[0].is_away().await && !clients[2].is_away().await && !fourth.is_away().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_never_asked_lose_theirs_before_those_who_did() {
+        let door = Door::new(3, Patience::DEFAULT);
+        let mut client = connect(&door).expect("there is room");
+        drop(client.near.visitor().asks(false));
+        tokio::time::sleep(SECOND).await;
+        let mut silent: Vec<_> = (0..20).filter_map(|_| connect(&door)).collect();
+        assert_eq!(silent.len(), 20);
+        assert!(!client.is_away().await, "it is of use, and was idle for longest");
+        assert!(silent[0].is_away().await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ pub use error::{MembershipError, ProposeError, ReadError, RepairError, StartErro
 pub use group::{Group, GroupConfig, OpenGroup, Pending, Reply};
 pub use log::{LogKind, LogStats, OpenLogError};
 pub use machine::{ApplyError, Committed, StateMachine};
-pub use repair::{Copy, Founding, Remains, Survivor, carry_on, found, unread_warning};
+pub use repair::{Copy, Founding, Remains, Survivor, carry_on, found, remains, unread_warning};
 pub use server::RaftServer;
 pub use snapshot::{DiskSpace, SnapshotStats};
 pub use status::{MemberInfo, Role, Status};

@@ -18,7 +18,7 @@ use openraft::{BasicNode, EntryPayload};
 use serde::Serialize;
 
 use crate::error::RepairError;
-use crate::log::{Change, LogKind, open_store};
+use crate::log::{Change, LogKind, LogStore, open_store};
 use crate::open::{hex, name_of};
 use crate::snapshot::{Header, SnapshotDir};
 use crate::types::{Entry, LeaderId, LogId, Membership, Opaque, SnapshotMeta, StoredMembership, Vote, log_id};
@@ -179,19 +179,69 @@ pub struct Remains {
     pub term: u64,
 }
 
+/// What stands in the directory of a member that has stopped.
+struct Found {
+    _lock: DirLock,
+    name: PathBuf,
+    cluster: [u8; 16],
+    store: Box<dyn LogStore>,
+    logged: Option<LogId>,
+    last: LogId,
+    remains: Remains,
+}
+
+/// Tells what is left of a group in the directory of a member that has stopped. Nothing is changed.
+///
+/// Of several such members the one has all that was committed whose last entry has the highest term, and among those of one
+/// term the highest number: Raft's order of logs.
+///
+/// # Errors
+/// See [`RepairError`].
+pub fn remains(survivor: &Survivor) -> Result<Remains, RepairError> {
+    Ok(survey(survivor)?.remains)
+}
+
 /// Makes a member that has stopped the only one of its group, under a new number, with `command` as its next entry. Entries
 /// that only the others had are lost for ever, and so is what was promised with them; entries that it has and that were never
 /// committed count from now on.
 ///
 /// # Errors
-/// See [`RepairError`]; the directory is as it was, but for the line in its audit file where the log cannot be written.
+/// See [`RepairError`]; where a file cannot be written, the same call takes it up where it was.
 pub fn carry_on(
     survivor: &Survivor,
     command: impl FnOnce(&Remains) -> Bytes,
     audit: impl FnOnce(&Remains) -> serde_json::Value,
     warning: &str,
 ) -> Result<Remains, RepairError> {
-    let Survivor { dir, cluster, member, address } = survivor;
+    let Found { _lock, name, cluster, mut store, logged, last, remains } = survey(survivor)?;
+    let Survivor { dir, member, address, .. } = survivor;
+    let failed = |source| RepairError::Io { path: dir.clone(), source };
+    let term = remains.term;
+    let alone = voters(BTreeMap::from([(*member, address.clone())]))?;
+    let entries = vec![
+        Entry { log_id: log_id(term, *member, last.index + 1), payload: EntryPayload::Membership(alone) },
+        Entry {
+            log_id: log_id(term, *member, last.index + 2),
+            payload: EntryPayload::Normal(Opaque(command(&remains))),
+        },
+    ];
+    // Said before it is done: whatever happens to this process, there is a trace of it.
+    note(dir, &audit(&remains)).map_err(failed)?;
+    nova_journal::write_file(&dir.join(UNSAFE), warning.as_bytes()).map_err(failed)?;
+    nova_journal::write_file(&name, name_of(*member, cluster).as_bytes()).map_err(failed)?;
+    let vote = Vote { leader_id: LeaderId { term, node_id: *member }, committed: true };
+    let mut changes = vec![Change::Vote(vote)];
+    // A snapshot that came from another member may stand behind a log that was not cut yet.
+    if logged < Some(last) {
+        changes.push(Change::PurgeTo(last));
+    }
+    changes.push(Change::Append(entries));
+    store.commit(&changes).map_err(failed)?;
+    Ok(remains)
+}
+
+fn survey(survivor: &Survivor) -> Result<Found, RepairError> {
+    let Survivor { dir, cluster, member, .. } = survivor;
     let failed = |source| RepairError::Io { path: dir.clone(), source };
     let name = dir.join("member");
     let found = match fs::read_to_string(&name) {
@@ -218,7 +268,7 @@ pub fn carry_on(
         SnapshotDir::open(folder.clone(), cluster).map_err(|source| RepairError::Io { path: folder, source })?;
     let header = snapshots.current().map(|file| file.header().clone());
     let kind = LogKind::found(dir).map_err(failed)?.ok_or_else(|| RepairError::NoMember { path: dir.clone() })?;
-    let (mut store, old, recovered) = open_store(kind, &kind.dir(dir), cluster)?;
+    let (store, old, recovered) = open_store(kind, &kind.dir(dir), cluster)?;
     let restored = header.as_ref().and_then(|header| header.meta.last_log_id);
     let oldest = recovered.first.or(recovered.purged.map(|last| last.index + 1)).unwrap_or(0);
     let next = restored.map_or(0, |last| last.index + 1);
@@ -238,27 +288,7 @@ pub fn carry_on(
     let term = recovered.vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
     let remains =
         Remains { was_member, member: *member, members, last: last.index, last_term: last.leader_id.term, term };
-    let alone = voters(BTreeMap::from([(*member, address.clone())]))?;
-    let entries = vec![
-        Entry { log_id: log_id(term, *member, last.index + 1), payload: EntryPayload::Membership(alone) },
-        Entry {
-            log_id: log_id(term, *member, last.index + 2),
-            payload: EntryPayload::Normal(Opaque(command(&remains))),
-        },
-    ];
-    // Said before it is done: whatever happens to this process, there is a trace of it.
-    note(dir, &audit(&remains)).map_err(failed)?;
-    nova_journal::write_file(&dir.join(UNSAFE), warning.as_bytes()).map_err(failed)?;
-    nova_journal::write_file(&name, name_of(*member, cluster).as_bytes()).map_err(failed)?;
-    let vote = Vote { leader_id: LeaderId { term, node_id: *member }, committed: true };
-    let mut changes = vec![Change::Vote(vote)];
-    // A snapshot that came from another member may stand behind a log that was not cut yet.
-    if recovered.last < Some(last) {
-        changes.push(Change::PurgeTo(last));
-    }
-    changes.push(Change::Append(entries));
-    store.commit(&changes).map_err(failed)?;
-    Ok(remains)
+    Ok(Found { _lock, name, cluster, store, logged: recovered.last, last, remains })
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {

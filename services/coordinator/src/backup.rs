@@ -181,10 +181,11 @@ impl Writer {
             return Err(BackupError::Exists { path: path.to_owned() });
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".unfinished");
+        // Nobody else's: two may be asked for at once, of which one gets the name.
+        name.push(format!(".{}.unfinished", std::process::id()));
         let unfinished = path.with_file_name(name);
         let failed = |source| BackupError::Io { path: unfinished.clone(), source };
-        let file = File::create(&unfinished).map_err(failed)?;
+        let file = File::create_new(&unfinished).map_err(failed)?;
         let mut writer = Self {
             path: path.to_owned(),
             unfinished: unfinished.clone(),
@@ -424,19 +425,30 @@ pub struct Recovery {
     pub address: String,
 }
 
+impl Recovery {
+    fn survivor(&self) -> Survivor {
+        let Self { data, cluster, member, address } = self;
+        let cluster = cluster.as_ref().map(|name| ClusterId::of_name(name).0);
+        Survivor { dir: data.clone(), cluster, member: *member, address: address.clone() }
+    }
+}
+
+/// Tells what [`recover`] would go on with. Nothing is changed.
+///
+/// # Errors
+/// See [`RepairError`].
+pub fn remains(recovery: &Recovery) -> Result<Remains, RepairError> {
+    nova_replication::remains(&recovery.survivor())
+}
+
 /// Makes what is left of a group whose majority is lost a group of one. **Not safe**: what only the lost members had is
 /// gone, accepted executions too; and members that were not lost after all would go on as a second cluster of the name.
 ///
 /// # Errors
 /// See [`RepairError`].
 pub fn recover(recovery: &Recovery) -> Result<Remains, RepairError> {
-    let Recovery { data, cluster, member, address } = recovery;
-    let survivor = Survivor {
-        dir: data.clone(),
-        cluster: cluster.as_ref().map(|name| ClusterId::of_name(name).0),
-        member: *member,
-        address: address.clone(),
-    };
+    let survivor = recovery.survivor();
+    let address = &recovery.address;
     let lost = |remains: &Remains| {
         let lost = remains.members.keys().filter(|id| **id != remains.was_member).map(u64::to_string);
         lost.collect::<Vec<_>>().join(", ")

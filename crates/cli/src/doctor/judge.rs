@@ -501,7 +501,7 @@ impl Judge<'_> {
             "workers",
             found,
             "one that takes work",
-            "start workers, or take a drain back: nova worker drain --undo",
+            "start workers, or take a drain back: nova worker drain NAME --undo",
         );
     }
 

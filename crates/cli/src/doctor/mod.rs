@@ -73,7 +73,8 @@ fn named(doctor: &Doctor) -> Result<Named, Failed> {
     }
     if let Some(bootstrap) = &doctor.bootstrap {
         let (prefix, replicas) = (doctor.prefix.clone(), doctor.replicas);
-        named.bus = Some(BusSettings { bootstrap: bootstrap.clone(), prefix, replicas, ..BusSettings::default() });
+        let told = named.bus.take().unwrap_or(BusSettings { prefix, replicas, ..BusSettings::default() });
+        named.bus = Some(BusSettings { bootstrap: bootstrap.clone(), ..told });
     }
     let problems = named.bus.as_ref().map(BusSettings::problems).unwrap_or_default();
     if problems.is_empty() { Ok(named) } else { Err(Failed::Usage(problems.join("\n"))) }

@@ -307,6 +307,7 @@ async fn the_last_member_goes_on_alone_and_others_join() {
     members.processes()[left].kill();
     let said = refused(2, &["admin", "recover", "--data", shown(&data), "--member", &format!("4@{own}")]).await;
     assert!(said.contains("Nothing was done: say --i-accept-data-loss"), "{said}");
+    assert!(said.contains(&format!("is that of member {}; its last entry is ", left + 1)), "{said}");
     let said = refusal(recover(leader as u64 + 1)).await;
     assert!(said.contains("was used before"), "{said}");
     assert!(!data.join("audit.jsonl").exists(), "what was refused left no trace");

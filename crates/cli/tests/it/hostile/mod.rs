@@ -5,6 +5,7 @@ mod answers;
 mod connections;
 mod frames;
 mod grpc;
+mod limits;
 mod slow;
 
 use std::sync::Arc;
@@ -32,8 +33,11 @@ struct Attacked {
 
 impl Attacked {
     async fn start() -> Self {
+        Self::on(Dev::start()).await
+    }
+
+    async fn on(dev: Dev) -> Self {
         nova_service_kit::raise_file_limit();
-        let dev = Dev::start();
         dev.apply(NOOP).await;
         dev.run("noop", json!({})).await;
         let (served, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

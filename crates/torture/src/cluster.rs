@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use nova_bus::{Layout, SharedBus, Topic, TopicSpec};
@@ -22,6 +23,7 @@ use crate::faults::{DELAY, Fault, Kind, NARROW, Planned, between, parted};
 use crate::hosts::{HOSTS, Host, Role, of};
 use crate::net::{Net, Rule};
 use crate::soak::Sample;
+use crate::starved::Starved;
 use crate::{logs, tools};
 
 /// Name of the cluster.
@@ -32,6 +34,8 @@ const PORT: u16 = 7710;
 const OBSERVE: u16 = 7711;
 /// A process that ended by itself is started again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// What the clock of a member is off may differ from what it was to be off by less than this, in milliseconds.
+const CLOSE_MS: i64 = 3_000;
 /// Longest wait for what one member says.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -61,6 +65,7 @@ pub struct Cluster {
     slots: Vec<Slot>,
     active: BTreeMap<usize, Fault>,
     tampered: BTreeMap<usize, Tampered>,
+    starved: BTreeMap<usize, Starved>,
     /// Members that a bridge parts.
     parted: BTreeMap<usize, (Host, Host)>,
     /// Faults that were seen to have done something.
@@ -104,6 +109,7 @@ impl Cluster {
             slots: Vec::new(),
             active: BTreeMap::new(),
             tampered: BTreeMap::new(),
+            starved: BTreeMap::new(),
             parted: BTreeMap::new(),
             effective: BTreeSet::new(),
             restarting: None,
@@ -331,7 +337,11 @@ impl Cluster {
             }
             Fault::Clock(host, seconds) => {
                 std::fs::write(&self.slot(*host).clock, format!("{seconds:+}s\n"))?;
-                self.effective.insert(number);
+            }
+            Fault::Files(host) => {
+                let pid = self.running(*host)?;
+                let starved = Starved::begin(pid, self.listens(*host))?;
+                self.starved.insert(number, starved);
             }
         }
         Ok(())
@@ -343,7 +353,7 @@ impl Cluster {
     /// When it cannot be undone.
     pub async fn heal(&mut self, planned: &Planned) -> Result<()> {
         let number = planned.number;
-        self.is_effective(planned)?;
+        self.is_effective(planned).await?;
         self.active.remove(&number);
         match &planned.fault {
             Fault::Kill(host) if host.role == Role::Broker => {
@@ -373,6 +383,9 @@ impl Cluster {
             Fault::Syncs(..) => {
                 self.tampered.remove(&number);
             }
+            Fault::Files(_) => {
+                self.starved.remove(&number);
+            }
             Fault::Power(hosts) => {
                 for host in hosts {
                     self.disks[host.name].power_on()?;
@@ -389,8 +402,14 @@ impl Cluster {
     ///
     /// # Errors
     /// When that cannot be looked at.
-    pub fn is_effective(&mut self, planned: &Planned) -> Result<bool> {
+    pub async fn is_effective(&mut self, planned: &Planned) -> Result<bool> {
         let number = planned.number;
+        if let Fault::Clock(host, seconds) = &planned.fault
+            && !self.effective.contains(&number)
+            && self.is_off(*host, *seconds).await
+        {
+            self.effective.insert(number);
+        }
         if let (Fault::Syncs(host, syncs), Some(tampered)) = (&planned.fault, self.tampered.get_mut(&number))
             && tampered.count() == 0
             && tampered.has_ended()
@@ -400,6 +419,20 @@ impl Cluster {
             let pid = self.running(*host)?;
             self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
         }
+        if let (Fault::Files(host), Some(starved)) = (&planned.fault, self.starved.get_mut(&number))
+            && !self.effective.contains(&number)
+            && self.slots[host.place()].down.is_empty()
+        {
+            match starved.has_run_out() {
+                Ok(true) => drop(self.effective.insert(number)),
+                Ok(false) => {}
+                // Its process died before it was asked for a file.
+                Err(_) => {
+                    let (pid, address) = (self.running(*host)?, self.listens(*host));
+                    self.starved.insert(number, Starved::begin(pid, address)?);
+                }
+            }
+        }
         let done = match &planned.fault {
             _ if !self.active.contains_key(&number) || self.effective.contains(&number) => 0,
             Fault::Bridge(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Loss(..) | Fault::Reset(..) => {
@@ -407,7 +440,7 @@ impl Cluster {
             }
             Fault::Narrow(host) | Fault::Delay(host) => self.net.slowed(*host)?,
             Fault::Syncs(..) => self.tampered.get(&number).map_or(0, Tampered::count),
-            Fault::Kill(_) | Fault::Pause(_) | Fault::Power(_) | Fault::Clock(..) => 0,
+            Fault::Kill(_) | Fault::Pause(_) | Fault::Power(_) | Fault::Clock(..) | Fault::Files(_) => 0,
         };
         if done > 0 {
             self.effective.insert(number);
@@ -424,6 +457,29 @@ impl Cluster {
             restarting.await??;
         }
         Ok(())
+    }
+
+    /// Whether the wall clock of a member shows so many seconds more than ours. One that does not answer says nothing.
+    async fn is_off(&self, host: Host, seconds: i64) -> bool {
+        let (_, members) = self.coordinators();
+        let Some((_, member)) = members.into_iter().find(|(name, _)| name == host.name) else { return false };
+        let asking =
+            member.call(ANSWER, Repeat::Read, |mut it| async move { it.get_clock(v1::GetClockRequest {}).await });
+        let Ok(said) = asking.await else { return false };
+        let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        (said.wall_ms as i64 - ours - seconds * 1_000).abs() < CLOSE_MS
+    }
+
+    /// Whether a broker that was killed is not back yet.
+    #[must_use]
+    pub fn lacks_broker(&self) -> bool {
+        self.restarting.as_ref().is_some_and(|restarting| !restarting.is_finished())
+    }
+
+    /// Where a process takes connections.
+    fn listens(&self, host: Host) -> SocketAddr {
+        let port = if matches!(host.role, Role::Api | Role::Coordinator) { PORT } else { OBSERVE };
+        (self.net.address(host), port).into()
     }
 
     fn slot(&mut self, host: Host) -> &mut Slot {

@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 
 use crate::disks::{self, Syncs};
 use crate::hosts::{HOSTS, Host, Role, of};
-use crate::{net, tools};
+use crate::{net, starved, tools};
 
 /// Longest fault, in milliseconds.
 const LASTS_MS: u64 = 6_000;
@@ -52,6 +52,8 @@ pub enum Kind {
     Power,
     /// The wall clock of a member jumps.
     Clock,
+    /// A process may open nothing more.
+    Files,
 }
 
 impl fmt::Display for Kind {
@@ -89,8 +91,9 @@ pub fn probe(kind: Kind) -> Result<()> {
             need("xfs_io", "xfsprogs")?;
             disks::probe()
         }
-        Kind::Clock if tools::faketime().is_some() => Ok(()),
-        Kind::Clock => bail!("libfaketime is missing (Debian: faketime)"),
+        Kind::Files => starved::probe(),
+        Kind::Clock if tools::faketime().is_none() => bail!("libfaketime is missing (Debian: faketime)"),
+        Kind::Clock => Ok(()),
     }
 }
 
@@ -135,6 +138,8 @@ pub enum Fault {
     Power(Vec<Host>),
     /// A wall clock is so many seconds off from now on.
     Clock(Host, i64),
+    /// A process may open nothing more.
+    Files(Host),
 }
 
 impl Fault {
@@ -156,14 +161,27 @@ impl Fault {
             Self::Syncs(_, Syncs::Fail) => Kind::FailedSync,
             Self::Power(_) => Kind::Power,
             Self::Clock(..) => Kind::Clock,
+            Self::Files(_) => Kind::Files,
         }
     }
 
-    /// Processes that it is done to: one can have one such fault at a time.
+    /// Whether both cannot be at once: a process can be killed or paused once at a time and has one clock, and two brokers of
+    /// three are needed for anything.
     #[must_use]
-    pub fn processes(&self) -> Vec<Host> {
+    pub fn clashes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Clock(one, _), Self::Clock(two, _)) => one == two,
+            _ => {
+                self.processes().iter().any(|host| other.processes().contains(host))
+                    || self.kind() == Kind::Broker && other.kind() == Kind::Broker
+            }
+        }
+    }
+
+    /// Processes that it is done to.
+    fn processes(&self) -> Vec<Host> {
         match self {
-            Self::Kill(host) | Self::Pause(host) | Self::Syncs(host, _) => vec![*host],
+            Self::Kill(host) | Self::Pause(host) | Self::Syncs(host, _) | Self::Files(host) => vec![*host],
             Self::Power(hosts) => hosts.clone(),
             _ => Vec::new(),
         }
@@ -206,6 +224,7 @@ impl fmt::Display for Fault {
             Self::Syncs(host, Syncs::Fail) => write!(f, "syncs of {host} fail"),
             Self::Power(hosts) => write!(f, "the power of {} is cut", names(hosts)),
             Self::Clock(host, s) => write!(f, "the wall clock of {host} is {s} s off"),
+            Self::Files(host) => write!(f, "{host} may open nothing more"),
         }
     }
 }
@@ -224,14 +243,8 @@ pub fn plan(random: &mut SmallRng, span: Duration, calm: Duration, kinds: &BTree
         let Some(kind) = kinds.choose(random).filter(|_| at < span) else { return all };
         let fault = fault(*kind, random);
         let lasts = if *kind == Kind::Broker { BROKER_MS } else { random.random_range(300..LASTS_MS) };
-        let until = (at + Duration::from_millis(lasts)).min(span);
-        // A process can be killed or paused once at a time, and two brokers of three are needed for anything.
-        let clash = |it: &&Planned| {
-            it.until > at
-                && (it.fault.processes().iter().any(|host| fault.processes().contains(host))
-                    || it.fault.kind() == Kind::Broker && fault.kind() == Kind::Broker)
-        };
-        if all.iter().find(clash).is_none() {
+        let until = at + Duration::from_millis(lasts);
+        if !all.iter().any(|it| it.until > at && it.fault.clashes(&fault)) {
             all.push(Planned { number: all.len(), at, until, fault });
         }
     }
@@ -276,6 +289,15 @@ fn fault(kind: Kind, random: &mut SmallRng) -> Fault {
         Kind::FailedSync => Fault::Syncs(any(random, Some(Role::Coordinator)), Syncs::Fail),
         Kind::Power if random.random_bool(0.3) => Fault::Power(of(Role::Coordinator).collect()),
         Kind::Power => Fault::Power(vec![any(random, Some(Role::Coordinator))]),
-        Kind::Clock => Fault::Clock(any(random, Some(Role::Coordinator)), random.random_range(-JUMP_S..=JUMP_S)),
+        Kind::Clock => {
+            let off = random.random_range(JUMP_S / 6..=JUMP_S);
+            Fault::Clock(any(random, Some(Role::Coordinator)), if random.random_bool(0.5) { off } else { -off })
+        }
+        // A worker takes no connections, by which it would be seen.
+        Kind::Files => {
+            let listens = [Role::Coordinator, Role::Scheduler, Role::Trigger, Role::Api];
+            let role = listens.choose(random).copied();
+            Fault::Files(any(random, role))
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod logs;
 pub mod net;
 pub mod run;
 pub mod soak;
+pub mod starved;
 pub mod sweep;
 pub mod tools;
 pub mod worker;

@@ -203,7 +203,13 @@ async fn campaign(options: &Run) -> Result<bool> {
     let mut done: BTreeMap<Kind, u64> = BTreeMap::new();
     for seed in first..first + options.runs {
         let mut dir = match &options.dir {
-            Some(dir) => Dir::kept(dir.join(format!("run-{seed}")))?,
+            Some(dir) => {
+                let own = dir.join(format!("run-{seed}"));
+                if std::fs::read_dir(&own).is_ok_and(|mut entries| entries.next().is_some()) {
+                    bail!("{} holds the files of a run: name another directory", own.display());
+                }
+                Dir::kept(own)?
+            }
             None => Dir::temporary()?,
         };
         let span = Duration::from_secs(options.seconds);

@@ -61,11 +61,13 @@ pub enum Call {
 }
 
 impl Call {
-    fn names(self) -> &'static str {
+    /// System calls, each of which is swept: strace counts them by name, and for each thread.
+    fn names(self) -> &'static [&'static str] {
         match self {
-            Self::Sync => "fdatasync,fsync",
-            Self::Rename => "rename,renameat,renameat2",
-            Self::Cut => "ftruncate,unlink,unlinkat",
+            Self::Sync => &["fdatasync", "fsync"],
+            // A program has one of them.
+            Self::Rename => &["rename,renameat,renameat2"],
+            Self::Cut => &["ftruncate", "unlink,unlinkat"],
         }
     }
 }
@@ -107,24 +109,29 @@ pub fn probe() -> Result<()> {
     Ok(())
 }
 
-/// Kills a process at the first call, at the second, and so on, each time in a new directory, until it makes no more of them;
-/// at most `most` times.
+/// Kills a process at the first call of a thread, at the second, and so on, each time in a new directory, until no thread makes
+/// more of them; at most `most` times for each name of the call.
 ///
 /// # Errors
 /// With what was lost, or when a process cannot be started again.
 pub async fn sweep(nova: &Nova, target: Target, call: Call, most: u32, dir: &Path) -> Result<Swept> {
     let mut swept = Swept::default();
-    for place in 1..=most {
-        let own = dir.join(place.to_string());
-        std::fs::create_dir_all(&own)?;
-        let what = || format!("{target:?} was killed at {call:?} {place}, files in {}", own.display());
-        let (killed, answered) = one(nova, target, call, place, &own).await.with_context(what)?;
-        if !killed {
-            break;
+    for name in call.names() {
+        for place in 1..=most {
+            let own = dir.join(format!("{name}-{place}"));
+            std::fs::create_dir_all(&own)?;
+            let what = || format!("{target:?} was killed at {name} {place}, files in {}", own.display());
+            let (killed, answered) = one(nova, target, name, place, &own).await.with_context(what)?;
+            std::fs::remove_dir_all(&own)?;
+            if !killed {
+                break;
+            }
+            swept.kills += 1;
+            swept.answered += answered;
         }
-        swept.kills += 1;
-        swept.answered += answered;
-        std::fs::remove_dir_all(&own)?;
+    }
+    if swept.kills == 0 {
+        bail!("{target:?} makes no such call: it was never killed");
     }
     Ok(swept)
 }
@@ -167,8 +174,7 @@ impl Subject {
     }
 
     /// As it is, to be killed at a call.
-    fn doomed(&self, call: Call, place: u32) -> Launch {
-        let names = call.names();
+    fn doomed(&self, names: &str, place: u32) -> Launch {
         let (trace, inject) = (format!("trace={names}"), format!("inject={names}:signal=SIGKILL:when={place}"));
         // The tracer is a child of its own, so that the process is ours to wait for.
         let mut args: Vec<OsString> =
@@ -232,11 +238,16 @@ async fn dead(process: &mut Process) {
 }
 
 /// Whether it was killed, and how much it had answered until then.
-async fn one(nova: &Nova, target: Target, call: Call, place: u32, dir: &Path) -> Result<(bool, u32)> {
+async fn one(nova: &Nova, target: Target, names: &str, place: u32, dir: &Path) -> Result<(bool, u32)> {
     let subject = Subject::new(nova, target, dir)?;
-    let mut process = Process::spawn(subject.doomed(call, place))?;
+    let mut process = Process::spawn(subject.doomed(names, place))?;
     let mut answered = Vec::new();
-    if process.ready(START).await.is_ok() {
+    if let Err(error) = process.ready(START).await {
+        // It was killed before it was ready, unless it lives.
+        if process.check().is_ok() {
+            return Err(error).context("it is not ready");
+        }
+    } else {
         for n in 0..REQUESTS {
             tokio::select! {
                 asked = timeout(ANSWER, subject.ask(n)) => match asked {

@@ -549,7 +549,17 @@ pub struct Coordinators {
         long = "coordinator",
         env = "NOVA_COORDINATORS",
         value_delimiter = ',',
-        default_value = "http://127.0.0.1:7710"
+        default_value = DEFAULT_COORDINATOR
     )]
     pub addresses: Vec<String>,
+}
+
+/// Where `nova dev` has its coordinator.
+const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7710";
+
+impl Coordinators {
+    /// Whether nobody named any.
+    pub fn is_default(&self) -> bool {
+        self.addresses == [DEFAULT_COORDINATOR]
+    }
 }

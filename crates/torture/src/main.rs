@@ -199,7 +199,7 @@ async fn campaign(options: &Run) -> Result<bool> {
     let nova = Nova::binary()?;
     let first = options.seed.unwrap_or_else(|| rand::random_range(0..1 << 32));
     let begin = Instant::now();
-    let (mut failed, mut total) = (0, Counts::default());
+    let (mut failed, mut superseded, mut total) = (0, 0, Counts::default());
     let mut done: BTreeMap<Kind, u64> = BTreeMap::new();
     for seed in first..first + options.runs {
         let mut dir = match &options.dir {
@@ -226,6 +226,7 @@ async fn campaign(options: &Run) -> Result<bool> {
             Err(error) => return Err(error.context(format!("seed {seed}, files in {}", dir.keep().display()))),
         };
         println!("seed {seed}: {report}");
+        superseded += report.superseded;
         for planned in &report.faults {
             *done.entry(planned.fault.kind()).or_default() += 1;
         }
@@ -260,9 +261,11 @@ async fn campaign(options: &Run) -> Result<bool> {
         begin.elapsed().as_secs(),
     );
     done.iter().for_each(|(kind, count)| println!("  {kind}: {count}"));
-    if failed == 0 && options.runs >= MANY && (stale == 0 || duplicates == 0 || repeated == 0 || triggered == 0) {
+    let seen = [stale, duplicates, repeated, triggered, superseded];
+    if failed == 0 && options.runs >= MANY && seen.contains(&0) {
         bail!(
-            "{} runs without a stale lease, a message that came twice, a repeat or a trigger say nothing",
+            "{} runs without a stale lease, a message that came twice, a repeat, a trigger or a proposal of a superseded \
+             scheduler say nothing",
             options.runs
         );
     }

@@ -69,6 +69,8 @@ pub struct Report {
     pub counts: Counts,
     /// How often a process ended by itself.
     pub ended: Vec<String>,
+    /// Proposals of superseded schedulers that got a verdict.
+    pub superseded: usize,
     /// All that does not hold.
     pub violations: Vec<Violation>,
 }
@@ -208,12 +210,16 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     if (accepted as f64) < options.span.as_secs_f64() / 60.0 * ENOUGH_PER_MINUTE {
         violations.push(violation("empty", format!("{accepted} were accepted: so little says nothing")));
     }
+    let superseded = |it: &&Operation| {
+        matches!((&it.kind, &it.answer), (Asked::OldEpoch(..), Answer::Added | Answer::Rejected { .. }))
+    };
+    let superseded = history.operations.iter().filter(superseded).count();
     for planned in &plan {
         if !cluster.is_effective(planned).await? {
             violations.push(violation("empty", format!("it was not seen to do anything: {planned}")));
         }
     }
-    Ok(Report { faults: plan, counts, ended: std::mem::take(&mut cluster.ended), violations })
+    Ok(Report { faults: plan, counts, ended: std::mem::take(&mut cluster.ended), superseded, violations })
 }
 
 fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {

@@ -70,6 +70,10 @@ fn named(doctor: &Doctor) -> Result<Named, Failed> {
     let mut named = Named { coordinators: doctor.at.addresses.clone(), apis: doctor.apis.clone(), bus: None };
     if let Some(path) = &doctor.config {
         of_config(path, &mut named)?;
+        // What is said on the command line, or by the environment, counts more than a file.
+        if !doctor.at.is_default() {
+            named.coordinators.clone_from(&doctor.at.addresses);
+        }
     }
     if let Some(bootstrap) = &doctor.bootstrap {
         let (prefix, replicas) = (doctor.prefix.clone(), doctor.replicas);
@@ -212,4 +216,36 @@ async fn topic(bus: &SharedBus, spec: TopicSpec) -> Topic {
         },
     };
     Topic { name, problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        doctor: Doctor,
+    }
+
+    #[test]
+    fn what_is_said_counts_more_than_a_file() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("scheduler.toml");
+        let text = "coordinators = [\"http://a:1\"]\n[bus]\nbootstrap = \"a:2\"\nprefix = \"shop.\"\n";
+        std::fs::write(&path, text).expect("written");
+        let config = path.to_str().expect("a path");
+        let of = |more: &[&str]| {
+            let line = Line::parse_from(["doctor", "--config", config].iter().chain(more));
+            let Named { coordinators, bus, .. } = named(&line.doctor).expect("nothing is wrong with it");
+            let bus = bus.expect("the file names one");
+            (coordinators.join(" "), bus.bootstrap, bus.prefix)
+        };
+        let told = |coordinator: &str, bus: &str| (coordinator.to_owned(), bus.to_owned(), "shop.".to_owned());
+        assert_eq!(of(&[]), told("http://a:1", "a:2"));
+        assert_eq!(of(&["--coordinator", "http://b:1"]), told("http://b:1", "a:2"));
+        assert_eq!(of(&["--bootstrap", "b:2"]), told("http://a:1", "b:2"));
+    }
 }

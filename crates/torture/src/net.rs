@@ -51,7 +51,7 @@ impl Net {
         run("ip", &["addr", "add", &address, "dev", &bridge])?;
         run("ip", &["link", "set", &bridge, "up"])?;
         for host in HOSTS {
-            let (namespace, link) = (net.namespace(host), format!("v{}{host}", net.tag));
+            let (namespace, link) = (net.namespace(host), net.link(host));
             run("ip", &["netns", "add", &namespace])?;
             run("ip", &["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
             run("ip", &["link", "set", &link, "master", &bridge, "up"])?;
@@ -64,6 +64,11 @@ impl Net {
 
     fn bridge(&self) -> String {
         format!("b{}", self.tag)
+    }
+
+    /// Name of the harness's end of the link to a host.
+    fn link(&self, host: Host) -> String {
+        format!("v{}{host}", self.tag)
     }
 
     /// Name of the namespace of a host.
@@ -159,6 +164,8 @@ impl Drop for Net {
     fn drop(&mut self) {
         // Nobody is left to hear of a failure; the next one removes what is left.
         for host in HOSTS {
+            // A namespace that is gone takes its end of the link with it some time later, and the name is taken until then.
+            let _ = run("ip", &["link", "del", &self.link(host)]);
             let _ = run("ip", &["netns", "del", &self.namespace(host)]);
         }
         let _ = run("ip", &["link", "del", &self.bridge()]);

@@ -49,6 +49,14 @@ fn a_process_that_is_killed_at_a_call_keeps_what_it_answered_for() {
 }
 
 #[test]
+fn a_net_can_be_made_as_soon_as_the_one_before_is_gone() {
+    let _turn = TURN.lock().unwrap();
+    for _ in 0..5 {
+        nova_torture::net::Net::make().unwrap();
+    }
+}
+
+#[test]
 fn a_fault_that_cannot_be_had_is_named_with_what_is_missing() {
     let empty = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_nova-torture"));

@@ -29,7 +29,7 @@ build: ## the release build of `nova` and of the load generator
 faults: ## ten thousand executions on a cluster of processes and a real Kafka while each kind of process is killed
 	@scripts/setup.sh test
 	cargo build --release -p nova-cli
-	NOVA_BIN=$(CURDIR)/target/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution
+	NOVA_BIN=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution
 
 PEERS ?= restate-1 restate-3 temporal
 NOVAFLOW ?= embedded embedded-3

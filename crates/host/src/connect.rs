@@ -82,7 +82,7 @@ impl Listener {
             let door = door.clone();
             async move {
                 match taken {
-                    Ok(connection) => door.enter(connection).ok().map(Ok),
+                    Ok(connection) => door.enter(connection).await.ok().map(Ok),
                     Err(error) => {
                         // Whoever takes connections asks for the next one at once.
                         tokio::time::sleep(PAUSE).await;

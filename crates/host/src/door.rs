@@ -31,6 +31,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Of the files that a process may have open, those for one port: logs, segments, the bus and the history need theirs.
 const PART_OF_FILES: u64 = 4;
 
+/// Who comes has this long to ask, from when it was first seen that nothing had been said: connections that come in a
+/// flood would else end those of who was about to ask.
+const GREETING: Duration = Duration::from_secs(1);
+
+/// How often it is tried again to find a place for who came, while all others came just now.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// Of all places, those that become free at once where none is left: looking for them costs as much as there are places.
 const PART_FREED: usize = 64;
 
@@ -90,6 +97,8 @@ struct State {
     /// Requests under way.
     requests: u32,
     asked: bool,
+    /// When it was first seen that there was nothing to read.
+    silent: Option<Instant>,
     /// HTTP/2 has frames that belong to no request.
     frames: bool,
     /// When it was last of use.
@@ -99,6 +108,10 @@ struct State {
 }
 
 impl State {
+    fn came_just_now(&self, now: Instant) -> bool {
+        !self.asked && self.silent.is_none_or(|silent| now.duration_since(silent) < GREETING)
+    }
+
     fn stays_for_nothing(&self, patience: &Patience, now: Instant) -> bool {
         let over = |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) > limit);
         let head = match self.asked {
@@ -149,33 +162,67 @@ impl Door {
         self.0.taken.lock().slots.len()
     }
 
-    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs.
+    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs; where all others
+    /// came just now it waits until they have asked or had the time to.
     ///
     /// # Errors
     /// The connection, where a request is under way on each of the others.
-    pub fn enter<T>(&self, connection: T) -> Result<Guest<T>, T> {
-        let mut taken = self.0.taken.lock();
-        if taken.slots.len() >= self.0.most && !self.0.make_room(&mut taken) {
-            return Err(connection);
+    pub async fn enter<T>(&self, connection: T) -> Result<Guest<T>, T> {
+        let patience = Instant::now() + GREETING;
+        loop {
+            match self.0.take(Instant::now() < patience) {
+                Ok(place) => return Ok(Guest { connection, place }),
+                Err(Keeps::Busy) => return Err(connection),
+                Err(Keeps::JustCame) => tokio::time::sleep(AGAIN).await,
+            }
         }
-        taken.next += 1;
-        let number = taken.next;
-        let state = State { requests: 0, asked: false, frames: false, used: Instant::now(), head: None, stalled: None };
-        let slot = Arc::new(Slot { away: AtomicBool::default(), waker: AtomicWaker::new(), state: Mutex::new(state) });
-        taken.slots.insert(number, Arc::clone(&slot));
-        let place = Place { number, places: Arc::downgrade(&self.0), slot };
-        Ok(Guest { connection, place })
     }
 }
 
+/// Why nobody loses a place.
+enum Keeps {
+    /// A request is under way on each connection.
+    Busy,
+    /// Or they came just now.
+    JustCame,
+}
+
 impl Places {
-    fn make_room(&self, taken: &mut Taken) -> bool {
-        let idle = taken.slots.iter().filter_map(|(&number, slot)| {
+    /// `patient`: who came just now keeps their place.
+    fn take(self: &Arc<Self>, patient: bool) -> Result<Place, Keeps> {
+        let now = Instant::now();
+        let mut taken = self.taken.lock();
+        if taken.slots.len() >= self.most {
+            self.make_room(&mut taken, patient, now)?;
+        }
+        taken.next += 1;
+        let number = taken.next;
+        let state =
+            State { requests: 0, asked: false, silent: None, frames: false, used: now, head: None, stalled: None };
+        let slot = Arc::new(Slot { away: AtomicBool::default(), waker: AtomicWaker::new(), state: Mutex::new(state) });
+        taken.slots.insert(number, Arc::clone(&slot));
+        Ok(Place { number, places: Arc::downgrade(self), slot })
+    }
+
+    fn make_room(&self, taken: &mut Taken, patient: bool, now: Instant) -> Result<(), Keeps> {
+        let (mut idle, mut just_came) = (Vec::new(), false);
+        for (&number, slot) in &taken.slots {
             let state = slot.state.lock();
-            // Who never asked for anything goes before all who did.
-            (state.requests == 0).then_some((state.asked, state.used, number))
-        });
-        let mut idle: Vec<_> = idle.collect();
+            let newcomer = state.came_just_now(now);
+            just_came |= newcomer;
+            if state.requests == 0 && !(patient && newcomer) {
+                // Who never asked for anything goes before all who did.
+                idle.push((state.asked || newcomer, state.used, number));
+            }
+        }
+        if idle.iter().any(|&(asked, ..)| !asked) {
+            idle.retain(|&(asked, ..)| !asked);
+        } else if patient && just_came {
+            // Some of them may soon have kept silent for long enough.
+            return Err(Keeps::JustCame);
+        } else if idle.is_empty() {
+            return Err(Keeps::Busy);
+        }
         let room = (self.most / PART_FREED).max(1);
         if idle.len() > room {
             idle.select_nth_unstable(room);
@@ -187,7 +234,7 @@ impl Places {
                 slot.send_away();
             }
         }
-        !idle.is_empty()
+        Ok(())
     }
 
     fn look(&self) {
@@ -290,12 +337,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guest<T> {
         }
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.connection).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            let mut state = this.place.slot.state.lock();
-            if state.requests == 0 {
-                state.head.get_or_insert_with(Instant::now);
-            }
+        let heard = buffer.filled().len() > before;
+        let mut state = this.place.slot.state.lock();
+        if heard && state.requests == 0 {
+            state.head.get_or_insert_with(Instant::now);
         }
+        if result.is_pending() && !state.asked {
+            state.silent.get_or_insert_with(Instant::now);
+        }
+        drop(state);
         result
     }
 }
@@ -358,9 +408,12 @@ mod tests {
         near: Guest<DuplexStream>,
     }
 
-    fn connect(door: &Door) -> Option<Client> {
+    async fn connect(door: &Door) -> Option<Client> {
         let (far, near) = duplex(64);
-        Some(Client { far, near: door.enter(near).ok()? })
+        let mut client = Client { far, near: door.enter(near).await.ok()? };
+        // As a server does.
+        assert!(!client.is_away().await);
+        Some(client)
     }
 
     impl Client {
@@ -376,12 +429,12 @@ mod tests {
         let door = Door::new(3, Patience::DEFAULT);
         let mut clients = Vec::new();
         for _ in 0..3 {
-            clients.push(connect(&door).expect("there is room"));
+            clients.push(connect(&door).await.expect("there is room"));
             tokio::time::sleep(SECOND).await;
         }
         // The first to come was of use since.
         drop(clients[0].near.visitor().asks(false));
-        let mut fourth = connect(&door).expect("room is made");
+        let mut fourth = connect(&door).await.expect("room is made");
         assert_eq!(door.taken(), 3);
         assert!(clients[1].is_away().await);
         assert!(!clients[0].is_away().await && !clients[2].is_away().await && !fourth.is_away().await);
@@ -390,24 +443,43 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_never_asked_lose_theirs_before_those_who_did() {
         let door = Door::new(3, Patience::DEFAULT);
-        let mut client = connect(&door).expect("there is room");
+        let mut client = connect(&door).await.expect("there is room");
         drop(client.near.visitor().asks(false));
         tokio::time::sleep(SECOND).await;
-        let mut silent: Vec<_> = (0..20).filter_map(|_| connect(&door)).collect();
-        assert_eq!(silent.len(), 20);
+        let mut silent = Vec::new();
+        for _ in 0..20 {
+            silent.push(connect(&door).await.expect("room is made"));
+        }
         assert!(!client.is_away().await, "it is of use, and was idle for longest");
         assert!(silent[0].is_away().await);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_came_just_now_has_the_time_to_ask() {
+        let door = Door::new(2, Patience::DEFAULT);
+        let client = connect(&door).await.expect("there is room");
+        let _silent = connect(&door).await.expect("there is room");
+        // The server had no time yet to look whether it had said something.
+        let (_far, near) = duplex(64);
+        let mut coming = std::pin::pin!(door.enter(near));
+        tokio::time::timeout(GREETING / 2, coming.as_mut()).await.err().expect("both came just now");
+        drop(client.near.visitor().asks(false));
+        let mut unseen = coming.await.expect("the other one had the time to");
+        let begun = Instant::now();
+        let _next = connect(&door).await.expect("room is made by who has asked once");
+        assert!(begun.elapsed() >= GREETING, "{:?}", begun.elapsed());
+        assert!(tokio::time::timeout(Duration::ZERO, unseen.read_u8()).await.is_err(), "it was not seen to be silent");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_loses_a_place_while_a_request_is_under_way() {
         let door = Door::new(2, Patience::DEFAULT);
-        let clients: Vec<_> = (0..2).filter_map(|_| connect(&door)).collect();
+        let clients = [connect(&door).await.expect("there is room"), connect(&door).await.expect("there is room")];
         let visits: Vec<_> = clients.iter().map(|client| client.near.visitor().asks(false)).collect();
         tokio::time::sleep(SECOND * 1_000).await;
-        assert!(connect(&door).is_none(), "there is no room");
+        assert!(connect(&door).await.is_none(), "there is no room");
         drop(visits);
-        assert!(connect(&door).is_some());
+        assert!(connect(&door).await.is_some());
         drop(clients);
         assert_eq!(door.taken(), 0);
     }
@@ -415,9 +487,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_nothing_is_sent_away() {
         let door = Door::new(10, Patience::DEFAULT);
-        let mut silent = connect(&door).expect("there is room");
-        let mut slow = connect(&door).expect("there is room");
-        let mut idle = connect(&door).expect("there is room");
+        let mut silent = connect(&door).await.expect("there is room");
+        let mut slow = connect(&door).await.expect("there is room");
+        let mut idle = connect(&door).await.expect("there is room");
         for client in [&slow, &idle] {
             drop(client.near.visitor().asks(false));
         }
@@ -436,7 +508,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn frames_between_requests_are_no_head_and_what_is_written_is_of_use() {
         let door = Door::new(10, Patience::DEFAULT);
-        let mut client = connect(&door).expect("there is room");
+        let mut client = connect(&door).await.expect("there is room");
         drop(client.near.visitor().asks(true));
         for _ in 0..300 {
             client.far.write_all(b"x").await.expect("it is read");
@@ -451,7 +523,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_sent_away() {
         let door = Door::new(10, Patience::DEFAULT);
-        let mut client = connect(&door).expect("there is room");
+        let mut client = connect(&door).await.expect("there is room");
         let _visit = client.near.visitor().asks(false);
         let begun = Instant::now();
         let error = client.near.write_all(&[0; 1_000]).await.expect_err("nobody reads");

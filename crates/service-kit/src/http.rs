@@ -80,7 +80,7 @@ where
         };
         // Answers are small: one that waited for a fuller packet would wait 40 ms.
         let _ = stream.set_nodelay(true);
-        match door.enter(stream) {
+        match door.enter(stream).await {
             Ok(guest) => {
                 let serving = connection(builder.clone(), guest, service.clone(), bodies.clone(), stop.clone());
                 connections.spawn(serving);

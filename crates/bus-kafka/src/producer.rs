@@ -33,6 +33,13 @@ use crate::config::Config;
 /// How often the thread looks at more than what the library reports.
 const TICK: Duration = Duration::from_millis(20);
 
+/// An append that waits so long may wait for a broker that no longer leads its partition: from then on it is asked every
+/// so often who does. The library by itself asks once a second.
+const LATE: Duration = Duration::from_millis(250);
+
+/// Longest wait for that answer; reports of other brokers wait behind it.
+const ASK: Duration = Duration::from_millis(100);
+
 /// Longest wait for an answer while nobody knows whether the brokers are there.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -418,6 +425,7 @@ impl Shared {
     /// Serves a generation until it fails, or the bus is closed and all is settled: then without a reason.
     fn serve(&self, producer: &Generation) -> Option<String> {
         let mut closing_since = None;
+        let mut asked = Instant::now();
         loop {
             producer.poll(TICK);
             if let Some(why) = producer.context().failed() {
@@ -426,11 +434,19 @@ impl Shared {
             if let Some((_, why)) = producer.client().fatal_error() {
                 return Some(why);
             }
-            let oldest = {
+            let (oldest, late) = {
                 let mut state = self.state.lock();
                 state.drop_settled();
-                state.outstanding.front().map(|append| append.since.elapsed())
+                let first = state.outstanding.front();
+                let age = first.map(|append| append.since.elapsed());
+                let late = first.filter(|_| age > Some(LATE)).map(|append| Arc::clone(&append.topic));
+                (age, late)
             };
+            if let Some(topic) = late.filter(|_| asked.elapsed() > LATE) {
+                asked = Instant::now();
+                // What it says goes where the library looks.
+                drop(producer.client().fetch_metadata(Some(&topic), ASK));
+            }
             if oldest.is_some_and(|age| age > self.config.message_timeout) {
                 return Some(format!("no acknowledgement within {:?}", self.config.message_timeout));
             }

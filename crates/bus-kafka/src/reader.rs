@@ -41,10 +41,15 @@ const WAITING_BATCHES: usize = 16;
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Wait between questions to brokers that do not answer.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Longest wait for one answer; commands wait behind it.
 const ASK: Duration = Duration::from_secs(1);
+
+/// The same for the first questions after a doubt: one to a broker that is gone is never answered, and who leads in its
+/// place is only asked behind it. A broker that is merely slow answers those after them.
+const FIRST_ASK: Duration = Duration::from_millis(250);
+const FIRST_ASKS: u32 = 10;
 
 enum Command {
     Assign { topic: Topic, name: Arc<str>, partition: u32, from: u64, number: u64 },
@@ -91,6 +96,7 @@ impl KafkaReader {
                 closed: thread_closed,
                 outage: false,
                 ask_again: Instant::now(),
+                unanswered: 0,
             };
             fetcher.run();
         });
@@ -202,6 +208,8 @@ struct Fetcher {
     /// No broker answers, or the logs may be others; the reader has been told.
     outage: bool,
     ask_again: Instant,
+    /// Questions without an answer, one after the other.
+    unanswered: u32,
 }
 
 impl Fetcher {
@@ -257,18 +265,19 @@ impl Fetcher {
             return;
         }
         // What that does not say is asked for each by itself.
-        let known = bounds::ask(&self.consumer, &wanted, ASK / 2).unwrap_or_default();
+        let wait = if self.unanswered < FIRST_ASKS { FIRST_ASK } else { ASK / 2 };
+        let known = bounds::ask(&self.consumer, &wanted, wait).unwrap_or_default();
         let mut list = TopicPartitionList::new();
         for key in wanted {
             let Some(partition) = self.partitions.get(&key) else { continue };
             let (next, replaced) = (partition.next, partition.replaced);
             let found = match known.get(&key) {
                 Some(range) => Ok((range.start.cast_signed(), range.end.cast_signed())),
-                None => self.consumer.fetch_watermarks(&key.0, key.1, ASK / 2),
+                None => self.consumer.fetch_watermarks(&key.0, key.1, wait),
             };
             match found {
                 Ok((low, high)) => {
-                    self.outage = false;
+                    (self.outage, self.unanswered) = (false, 0);
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
                     if next < low || next > high || (replaced && next > 0) {
                         self.refuse(&key, |topic, partition| ReadError::OutOfRange {
@@ -296,10 +305,13 @@ impl Fetcher {
                 Err(error) => {
                     // Others would wait as long for the same answer.
                     self.ask_again = Instant::now() + RETRY;
+                    self.unanswered = self.unanswered.saturating_add(1);
                     if gone(&error) {
                         self.tell_outage(&error);
                     }
                     tracing::debug!(%error, topic = &*key.0, partition = key.1, "kafka offsets not known");
+                    // Another broker may lead the partition by now, and the library by itself asks who does once a second.
+                    drop(self.consumer.fetch_metadata(Some(&key.0), ASK / 10));
                     break;
                 }
             }

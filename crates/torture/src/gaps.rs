@@ -122,11 +122,13 @@ pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec
         sleep(part.away()).await;
         goes_on(&accepted).await?;
         let until = boot_ns();
-        all.push(match (part, &planned.fault) {
+        let gap = match (part, &planned.fault) {
             (Part::Worker, Fault::Kill(host)) => taken_over(dir, *host, from)?,
             (Part::Power, _) => first(&accepted, from),
             _ => longest(&accepted, from, until),
-        });
+        };
+        println!("  {}: {gap:.2?}", planned.fault);
+        all.push(gap);
         if part != Part::Power {
             cluster.heal(&planned).await?;
         }

@@ -52,7 +52,7 @@ scale: ## what larger clusters would do: the model beside what was measured, the
 SEEDS ?= 100
 SECONDS_EACH ?= 600
 simulate: ## clusters in simulated time while members die, stand still and lose each other; SEEDS= SECONDS_EACH=
-	cargo run --release --locked --quiet -p nova-simulator -- run --seeds $(SEEDS) --seconds $(SECONDS_EACH)
+	cargo run --profile simulate --locked --quiet -p nova-simulator -- run --seeds $(SEEDS) --seconds $(SECONDS_EACH)
 
 torture: ## the long form of all that proves it under faults, some two hours; SEEDS= SECONDS_EACH= RUNS= SWEEP= GAPS=
 	@scripts/setup.sh test

@@ -14,14 +14,14 @@ part() { # name, command...
 }
 
 step "build of $(git describe --always --dirty)"
-cargo build --release --locked -p nova-simulator
+cargo build --profile simulate --locked -p nova-simulator
 # Apart from it, whose bugs to be planted would be in the build.
 cargo build --release --locked -p nova-cli
 # It only drives and judges: what is measured is the release build of `nova`.
 cargo build --locked -p nova-torture
 export NOVA_BIN=${CARGO_TARGET_DIR:-target}/release/nova
 torture=${CARGO_TARGET_DIR:-target}/debug/nova-torture
-sim=${CARGO_TARGET_DIR:-target}/release/nova-sim
+sim=${CARGO_TARGET_DIR:-target}/simulate/nova-sim
 
 simulate() { "$sim" run --seeds "$seeds" --seconds "$seconds" | grep -v '^seed .*trace [0-9a-f]*$'; }
 part "$seeds clusters in simulated time, $seconds seconds each" simulate

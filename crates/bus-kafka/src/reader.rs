@@ -48,8 +48,8 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// The same for the first questions after a doubt: one to a broker that is gone is never answered, and who leads in its
 /// place is only asked behind it. A broker that is merely slow answers those after them.
-const FIRST_ASK: Duration = Duration::from_millis(250);
-const FIRST_ASKS: u32 = 10;
+const SHORT_ASK: Duration = Duration::from_millis(250);
+const SHORT_ASKS: u32 = 20;
 
 enum Command {
     Assign { topic: Topic, name: Arc<str>, partition: u32, from: u64, number: u64 },
@@ -96,7 +96,7 @@ impl KafkaReader {
                 closed: thread_closed,
                 outage: false,
                 ask_again: Instant::now(),
-                unanswered: 0,
+                short_asks: 0,
             };
             fetcher.run();
         });
@@ -208,8 +208,8 @@ struct Fetcher {
     /// No broker answers, or the logs may be others; the reader has been told.
     outage: bool,
     ask_again: Instant,
-    /// Questions without an answer, one after the other.
-    unanswered: u32,
+    /// So many of the next questions are short.
+    short_asks: u32,
 }
 
 impl Fetcher {
@@ -265,7 +265,7 @@ impl Fetcher {
             return;
         }
         // What that does not say is asked for each by itself.
-        let wait = if self.unanswered < FIRST_ASKS { FIRST_ASK } else { ASK / 2 };
+        let wait = if self.short_asks > 0 { SHORT_ASK } else { ASK / 2 };
         let known = bounds::ask(&self.consumer, &wanted, wait).unwrap_or_default();
         let mut list = TopicPartitionList::new();
         for key in wanted {
@@ -277,7 +277,7 @@ impl Fetcher {
             };
             match found {
                 Ok((low, high)) => {
-                    (self.outage, self.unanswered) = (false, 0);
+                    (self.outage, self.short_asks) = (false, 0);
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
                     if next < low || next > high || (replaced && next > 0) {
                         self.refuse(&key, |topic, partition| ReadError::OutOfRange {
@@ -305,7 +305,7 @@ impl Fetcher {
                 Err(error) => {
                     // Others would wait as long for the same answer.
                     self.ask_again = Instant::now() + RETRY;
-                    self.unanswered = self.unanswered.saturating_add(1);
+                    self.short_asks = self.short_asks.saturating_sub(1);
                     if gone(&error) {
                         self.tell_outage(&error);
                     }
@@ -437,6 +437,7 @@ impl Fetcher {
         let all: Vec<Key> = self.partitions.keys().cloned().collect();
         all.iter().for_each(|key| self.stop(key));
         self.ask_again = Instant::now();
+        self.short_asks = SHORT_ASKS;
     }
 }
 

@@ -25,8 +25,8 @@ pub struct Kafka {
 
 /// What docs/operations.md says of brokers. Too little patience for a machine on which tests take all there is.
 const QUICK: [&str; 6] = [
-    "broker.session.timeout.ms=2000",
-    "broker.heartbeat.interval.ms=300",
+    "broker.session.timeout.ms=1500",
+    "broker.heartbeat.interval.ms=250",
     "controller.quorum.fetch.timeout.ms=1000",
     "controller.quorum.request.timeout.ms=1000",
     "controller.quorum.election.timeout.ms=500",

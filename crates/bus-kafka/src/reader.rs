@@ -46,10 +46,10 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Longest wait for one answer; commands wait behind it.
 const ASK: Duration = Duration::from_secs(1);
 
-/// The same for the first questions after a doubt: one to a broker that is gone is never answered, and who leads in its
-/// place is only asked behind it. A broker that is merely slow answers those after them.
+/// The same while an outage is young: a question to a broker that is gone is never answered, and who leads in its place is
+/// only asked behind it. A broker that is merely slow answers those after them.
 const SHORT_ASK: Duration = Duration::from_millis(250);
-const SHORT_ASKS: u32 = 20;
+const YOUNG: Duration = Duration::from_secs(6);
 
 enum Command {
     Assign { topic: Topic, name: Arc<str>, partition: u32, from: u64, number: u64 },
@@ -94,9 +94,8 @@ impl KafkaReader {
                 partitions: HashMap::new(),
                 stalled: thread_stalled,
                 closed: thread_closed,
-                outage: false,
+                outage: None,
                 ask_again: Instant::now(),
-                short_asks: 0,
             };
             fetcher.run();
         });
@@ -205,11 +204,9 @@ struct Fetcher {
     partitions: HashMap<Key, Partition>,
     stalled: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
-    /// No broker answers, or the logs may be others; the reader has been told.
-    outage: bool,
+    /// Since when no broker answers, or the logs may be others; the reader has been told.
+    outage: Option<Instant>,
     ask_again: Instant,
-    /// So many of the next questions are short.
-    short_asks: u32,
 }
 
 impl Fetcher {
@@ -265,7 +262,7 @@ impl Fetcher {
             return;
         }
         // What that does not say is asked for each by itself.
-        let wait = if self.short_asks > 0 { SHORT_ASK } else { ASK / 2 };
+        let wait = if self.outage.is_some_and(|since| since.elapsed() < YOUNG) { SHORT_ASK } else { ASK / 2 };
         let known = bounds::ask(&self.consumer, &wanted, wait).unwrap_or_default();
         let mut list = TopicPartitionList::new();
         for key in wanted {
@@ -277,7 +274,7 @@ impl Fetcher {
             };
             match found {
                 Ok((low, high)) => {
-                    (self.outage, self.short_asks) = (false, 0);
+                    self.outage = None;
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
                     if next < low || next > high || (replaced && next > 0) {
                         self.refuse(&key, |topic, partition| ReadError::OutOfRange {
@@ -305,7 +302,6 @@ impl Fetcher {
                 Err(error) => {
                     // Others would wait as long for the same answer.
                     self.ask_again = Instant::now() + RETRY;
-                    self.short_asks = self.short_asks.saturating_sub(1);
                     if gone(&error) {
                         self.tell_outage(&error);
                     }
@@ -352,7 +348,8 @@ impl Fetcher {
     }
 
     fn tell_outage(&mut self, error: &KafkaError) {
-        if !std::mem::replace(&mut self.outage, true) {
+        if self.outage.is_none() {
+            self.outage = Some(Instant::now());
             let error = BusError::Unavailable { why: error.to_string() };
             self.waiting.push_back(Item { number: None, partition: None, result: Err(error.into()) });
         }
@@ -437,7 +434,6 @@ impl Fetcher {
         let all: Vec<Key> = self.partitions.keys().cloned().collect();
         all.iter().for_each(|key| self.stop(key));
         self.ask_again = Instant::now();
-        self.short_asks = SHORT_ASKS;
     }
 }
 

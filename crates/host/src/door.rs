@@ -108,8 +108,15 @@ struct State {
 }
 
 impl State {
-    fn came_just_now(&self, now: Instant) -> bool {
-        !self.asked && self.silent.is_none_or(|silent| now.duration_since(silent) < GREETING)
+    /// What it is while no request is under way.
+    fn guest(&self, now: Instant) -> Kind {
+        if self.asked {
+            Kind::Idle
+        } else if self.silent.is_some_and(|silent| now.duration_since(silent) >= GREETING) {
+            Kind::Silent
+        } else {
+            Kind::Newcomer
+        }
     }
 
     fn stays_for_nothing(&self, patience: &Patience, now: Instant) -> bool {
@@ -162,7 +169,7 @@ impl Door {
         self.0.taken.lock().slots.len()
     }
 
-    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs; where all others
+    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs; where half of all
     /// came just now it waits until they have asked or had the time to.
     ///
     /// # Errors
@@ -187,6 +194,17 @@ enum Keeps {
     JustCame,
 }
 
+/// Who has no request under way, in the order in which places are lost.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Never asked, and had the time to.
+    Silent,
+    /// Has asked before. Newcomers take at most half of all places from these.
+    Idle,
+    /// Came just now.
+    Newcomer,
+}
+
 impl Places {
     /// `patient`: who came just now keeps their place.
     fn take(self: &Arc<Self>, patient: bool) -> Result<Place, Keeps> {
@@ -205,24 +223,27 @@ impl Places {
     }
 
     fn make_room(&self, taken: &mut Taken, patient: bool, now: Instant) -> Result<(), Keeps> {
-        let (mut idle, mut just_came) = (Vec::new(), false);
+        let mut idle = Vec::new();
         for (&number, slot) in &taken.slots {
             let state = slot.state.lock();
-            let newcomer = state.came_just_now(now);
-            just_came |= newcomer;
-            if state.requests == 0 && !(patient && newcomer) {
-                // Who never asked for anything goes before all who did.
-                idle.push((state.asked || newcomer, state.used, number));
+            if state.requests == 0 {
+                idle.push((state.guest(now), state.used, number));
             }
         }
-        if idle.iter().any(|&(asked, ..)| !asked) {
-            idle.retain(|&(asked, ..)| !asked);
-        } else if patient && just_came {
-            // Some of them may soon have kept silent for long enough.
-            return Err(Keeps::JustCame);
-        } else if idle.is_empty() {
+        let count = |kind| idle.iter().filter(|guest| guest.0 == kind).count();
+        let newcomers = count(Kind::Newcomer);
+        let goes = if count(Kind::Silent) > 0 {
+            Kind::Silent
+        } else if count(Kind::Idle) > 0 && (2 * newcomers < self.most || !patient) {
+            Kind::Idle
+        } else if newcomers == 0 {
             return Err(Keeps::Busy);
-        }
+        } else if patient {
+            return Err(Keeps::JustCame);
+        } else {
+            Kind::Newcomer
+        };
+        idle.retain(|guest| guest.0 == goes);
         let room = (self.most / PART_FREED).max(1);
         if idle.len() > room {
             idle.select_nth_unstable(room);
@@ -469,6 +490,23 @@ mod tests {
         let _next = connect(&door).await.expect("room is made by who has asked once");
         assert!(begun.elapsed() >= GREETING, "{:?}", begun.elapsed());
         assert!(tokio::time::timeout(Duration::ZERO, unseen.read_u8()).await.is_err(), "it was not seen to be silent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_does_not_have_others_wait_where_some_are_idle() {
+        let door = Door::new(4, Patience::DEFAULT);
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let client = connect(&door).await.expect("there is room");
+            drop(client.near.visitor().asks(false));
+            clients.push(client);
+            tokio::time::sleep(SECOND).await;
+        }
+        let mut silent = connect(&door).await.expect("there is room");
+        let begun = Instant::now();
+        let _next = connect(&door).await.expect("room is made");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(clients[0].is_away().await && !clients[1].is_away().await && !silent.is_away().await);
     }
 
     #[tokio::test(start_paused = true)]

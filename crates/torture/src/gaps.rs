@@ -72,14 +72,20 @@ impl Part {
 /// When submissions to each shard were accepted, in nanoseconds.
 type Accepted = Arc<Mutex<BTreeMap<u16, Vec<u64>>>>;
 
-/// Kills a part so many times, one after the other, and gives how long each gap was.
+/// Kills a part so many times, one after the other, tells each as it is over, and gives how long each gap was.
 ///
 /// For a worker: from its death until the last of its attempts was begun by another. For a power cut: from the start of the
 /// processes until each shard has accepted something. Else: the longest time for which some shard accepted nothing.
 ///
 /// # Errors
 /// When a part cannot be started, or work does not go on.
-pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec<Duration>> {
+pub async fn gaps(
+    nova: &Nova,
+    part: Part,
+    times: u32,
+    dir: &Path,
+    told: impl Fn(&Fault, Duration),
+) -> Result<Vec<Duration>> {
     let kinds = [Kind::Kill, Kind::Power].into();
     let mut cluster = Cluster::start(nova, &kinds, Timing::Default, dir).await?;
     cluster.ready(PATIENCE).await?;
@@ -127,7 +133,7 @@ pub async fn gaps(nova: &Nova, part: Part, times: u32, dir: &Path) -> Result<Vec
             (Part::Power, _) => first(&accepted, from),
             _ => longest(&accepted, from, until),
         };
-        println!("  {}: {gap:.2?}", planned.fault);
+        told(&planned.fault, gap);
         all.push(gap);
         if part != Part::Power {
             cluster.heal(&planned).await?;

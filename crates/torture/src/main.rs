@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use nova_checker::Counts;
 use nova_testkit::{Dir, Nova};
-use nova_torture::faults::{Kind, probe};
+use nova_torture::faults::{Fault, Kind, probe};
 use nova_torture::gaps::{Part, gaps};
 use nova_torture::run::{Options, run};
 use nova_torture::sweep::{self, Call, Target};
@@ -142,7 +142,8 @@ async fn tell_gaps(times: u32, parts: &[Part]) -> Result<bool> {
     let mut all_good = true;
     for part in some(parts) {
         let dir = Dir::temporary()?;
-        let mut gaps = gaps(&nova, part, times, dir.path()).await.with_context(|| format!("{part:?}"))?;
+        let told = |fault: &Fault, gap: Duration| println!("  {fault}: {gap:.2?}");
+        let mut gaps = gaps(&nova, part, times, dir.path(), told).await.with_context(|| format!("{part:?}"))?;
         gaps.sort_unstable();
         let at = |share: usize| gaps.get(gaps.len().saturating_mul(share).div_ceil(100).saturating_sub(1)).copied();
         let (half, most, longest) =

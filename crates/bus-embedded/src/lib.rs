@@ -29,7 +29,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use nova_bus::table::{Kept, Source, Table, TableReader, YoungLimits};
 use nova_bus::{Ack, AppendError, Bus, BusError, MAX_RECORD_BYTES, Outgoing, Reader, Record, Topic, TopicSpec};
-use nova_journal::{DirLock, Journal, LockError, OpenError, Options, Position};
+use nova_journal::{DirLock, FrameReader, Journal, LockError, OpenError, Options, Position};
 use parking_lot::Mutex;
 
 use crate::early::EarlyAck;
@@ -195,7 +195,7 @@ impl Source for Disk {
     async fn fetch(&self, place: Position, topic: &Topic, partition: u32, first: u64) -> Result<Vec<Record>, BusError> {
         let dir = self.dir.clone();
         let unavailable = |why: String| BusError::Unavailable { why };
-        let frame = tokio::task::spawn_blocking(move || nova_journal::read_frame(&dir, place))
+        let frame = tokio::task::spawn_blocking(move || FrameReader::new(&dir).read(place))
             .await
             .map_err(|error| unavailable(error.to_string()))?
             .map_err(|error| unavailable(error.to_string()))?;

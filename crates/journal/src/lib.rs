@@ -312,12 +312,32 @@ impl Journal {
     }
 }
 
-/// Reads one frame of the journal in `dir`, checking it, beside whoever writes there. It blocks.
-///
-/// # Errors
-/// When the file is no more or not what was written.
-pub fn read_frame(dir: &Path, position: Position) -> io::Result<Bytes> {
-    segment::read_frame(&fs::File::open(file_of(dir, position.segment))?, position.offset)
+/// Reads frames of a journal, checking them, beside whoever writes there. It blocks, and keeps the segment open that it
+/// read last.
+#[derive(Debug)]
+pub struct FrameReader<'a> {
+    dir: &'a Path,
+    open: Option<(u64, fs::File)>,
+}
+
+impl<'a> FrameReader<'a> {
+    /// Of the journal in `dir`.
+    #[must_use]
+    pub fn new(dir: &'a Path) -> Self {
+        Self { dir, open: None }
+    }
+
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// When the file is no more or not what was written.
+    pub fn read(&mut self, position: Position) -> io::Result<Bytes> {
+        let (_, file) = match self.open.take().filter(|(first, _)| *first == position.segment) {
+            Some(open) => self.open.insert(open),
+            None => self.open.insert((position.segment, fs::File::open(file_of(self.dir, position.segment))?)),
+        };
+        segment::read_frame(file, position.offset)
+    }
 }
 
 fn file_of(dir: &Path, first: u64) -> PathBuf {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use nova_plants::Plant;
+use rustix::fs::{SeekFrom, seek};
 
 use crate::{OpenError, Options, Position, WriteError, lock};
 
@@ -225,7 +226,7 @@ pub(crate) fn scan(
     if !whole || crc32c::crc32c(&window.bytes[..36]) != word(&window.bytes[36..]) {
         // A header is synced before the first frame is written: one that is bad before anything else was good once.
         let used = has_bytes(&file, HEADER as u64, size).map_err(failed)?;
-        return if used { Err(damaged(0)) } else { Ok(Scan::NoHeader) };
+        return if used.is_some() { Err(damaged(0)) } else { Ok(Scan::NoHeader) };
     }
     let header = window.take(HEADER);
     let found = word(&header[8..]);
@@ -254,16 +255,16 @@ pub(crate) fn scan(
     if end < window.offset {
         return Ok(Scan::Frames { last: 0, end, next_number: number - 1, torn: true });
     }
-    let torn = has_bytes(&file, end, size).map_err(failed)?;
-    if torn {
-        let mut rest = vec![0; (size - end) as usize];
+    let used = has_bytes(&file, end, size).map_err(failed)?;
+    if let Some(upto) = used {
+        let mut rest = vec![0; (upto - end) as usize];
         file.read_exact_at(&mut rest, end).map_err(failed)?;
         // A frame above this number that is whole, behind one that is not: the bad one had been synced.
         if find_frame(&rest.into(), number).is_some() {
             return Err(damaged(end));
         }
     }
-    Ok(Scan::Frames { last, end, next_number: number, torn })
+    Ok(Scan::Frames { last, end, next_number: number, torn: used.is_some() })
 }
 
 /// A file that is read from its beginning, a piece at a time: a piece stays in the caches of the processor while it is
@@ -345,17 +346,36 @@ fn find_frame(bytes: &Bytes, above: u64) -> Option<usize> {
     None
 }
 
-/// Whether something else than zeros stands at or behind `from`.
-fn has_bytes(file: &File, from: u64, size: u64) -> io::Result<bool> {
+/// Whether something else than zeros stands at or behind `from`, and where what was written ends.
+fn has_bytes(file: &File, from: u64, size: u64) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; ZEROS.len()];
-    let mut at = from;
-    while at < size {
-        let want = buffer.len().min((size - at) as usize);
-        file.read_exact_at(&mut buffer[..want], at)?;
-        if buffer[..want] != ZEROS[..want] {
-            return Ok(true);
+    let (mut at, mut used, mut last) = (from, false, from);
+    while let Some((begin, end)) = written(file, at, size)? {
+        at = begin;
+        while at < end && !used {
+            let want = buffer.len().min((end - at) as usize);
+            file.read_exact_at(&mut buffer[..want], at)?;
+            used = buffer[..want] != ZEROS[..want];
+            at += want as u64;
         }
-        at += want as u64;
+        (at, last) = (end, end);
     }
-    Ok(false)
+    Ok(used.then_some(last))
+}
+
+/// The next piece of a file that was written, from `from` on. Space that was only taken reads as zeros, and most of a
+/// segment is that.
+fn written(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+    use rustix::io::Errno;
+    if from >= size {
+        return Ok(None);
+    }
+    match seek(file, SeekFrom::Data(from)) {
+        Ok(begin) if begin >= size => Ok(None),
+        Ok(begin) => Ok(Some((begin, seek(file, SeekFrom::Hole(begin))?.min(size)))),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that cannot tell.
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some((from, size))),
+        Err(error) => Err(error.into()),
+    }
 }

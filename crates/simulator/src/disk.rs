@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rustix::fs::{SeekFrom, seek};
 
 /// How long a sync takes.
 const SYNC: Duration = Duration::from_millis(1);
@@ -330,7 +331,7 @@ impl Disks {
         find(&self.root.join(host), &mut files)?;
         let mut used = Vec::new();
         for (path, _) in files {
-            let bytes = fs::read(&path)?;
+            let bytes = read_written(&path)?;
             let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             let end = if path.extension().is_some_and(|it| it == "log") { end.saturating_sub(LAST_FRAME) } else { end };
             if end > 0 {
@@ -389,6 +390,18 @@ impl Disks {
 
 fn own(path: &CStr) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// What stands in a file, without the space behind it that was only taken.
+fn read_written(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut end = 0;
+    while let Ok(begin) = seek(&file, SeekFrom::Data(end)) {
+        end = seek(&file, SeekFrom::Hole(begin))?;
+    }
+    let mut bytes = vec![0; end as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// What a change has put aside is no longer needed.

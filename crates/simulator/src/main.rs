@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use nova_plants::Plant;
 use nova_simulator::Options;
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -144,6 +145,9 @@ fn replay(options: &Options, faults: bool) -> ExitCode {
     }));
     if let Ok(filter) = EnvFilter::try_from_env("NOVA_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    } else {
+        // Without one, each span is offered to another logger.
+        tracing::subscriber::set_global_default(NoSubscriber::new()).expect("it is the only one");
     }
     let seed = options.seed;
     std::thread::spawn(move || watch(seed));

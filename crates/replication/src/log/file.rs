@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nova_journal::{Journal, Options, Position, WriteError};
+use nova_journal::{FrameReader, Journal, Options, Position, WriteError};
 use nova_plants::Plant;
 use nova_wire::raft_v1 as v1;
 use parking_lot::Mutex;
@@ -193,8 +193,9 @@ impl OldEntries for FileReader {
             }
         }
         let mut entries = Vec::with_capacity((to - from) as usize);
+        let mut frames = FrameReader::new(&self.dir);
         for (at, first, last) in wanted {
-            let frame = v1::LogFrame::decode(nova_journal::read_frame(&self.dir, at)?)?;
+            let frame = v1::LogFrame::decode(frames.read(at)?)?;
             let mut found = std::collections::BTreeMap::new();
             for operation in frame.operations {
                 if let Some(v1::log_operation::Kind::Append(appended)) = operation.kind {

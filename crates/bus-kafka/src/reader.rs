@@ -46,7 +46,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Longest wait for one answer; commands wait behind it.
 const ASK: Duration = Duration::from_secs(1);
 
-/// The same while an outage is young: a question to a broker that is gone is never answered, and who leads in its place is
+/// The same while a doubt is young: a question to a broker that is gone is never answered, and who leads in its place is
 /// only asked behind it. A broker that is merely slow answers those after them.
 const SHORT_ASK: Duration = Duration::from_millis(250);
 const YOUNG: Duration = Duration::from_secs(6);
@@ -94,7 +94,8 @@ impl KafkaReader {
                 partitions: HashMap::new(),
                 stalled: thread_stalled,
                 closed: thread_closed,
-                outage: None,
+                outage: false,
+                doubted: None,
                 ask_again: Instant::now(),
             };
             fetcher.run();
@@ -181,11 +182,13 @@ struct Partition {
     found: bool,
     /// When it was first said not to exist.
     missing_since: Option<Instant>,
+    /// How often nobody said what its log holds.
+    failed: u32,
 }
 
 impl Partition {
     fn new(topic: Topic, number: u64, next: u64) -> Self {
-        Self { topic, number, next, reading: false, replaced: false, found: false, missing_since: None }
+        Self { topic, number, next, reading: false, replaced: false, found: false, missing_since: None, failed: 0 }
     }
 
     /// Whether it is to be believed that it does not exist. What was read and is gone is gone; what is new may not be
@@ -204,8 +207,10 @@ struct Fetcher {
     partitions: HashMap<Key, Partition>,
     stalled: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
-    /// Since when no broker answers, or the logs may be others; the reader has been told.
-    outage: Option<Instant>,
+    /// No broker answers, or the logs may be others; the reader has been told.
+    outage: bool,
+    /// Since when the library may not read what it should.
+    doubted: Option<Instant>,
     ask_again: Instant,
 }
 
@@ -256,14 +261,16 @@ impl Fetcher {
         if Instant::now() < self.ask_again {
             return;
         }
-        let wanted: Vec<Key> =
+        let mut wanted: Vec<Key> =
             self.partitions.iter().filter(|(_, it)| !it.reading).map(|(key, _)| key.clone()).collect();
         if wanted.is_empty() {
             return;
         }
         // What that does not say is asked for each by itself.
-        let wait = if self.outage.is_some_and(|since| since.elapsed() < YOUNG) { SHORT_ASK } else { ASK / 2 };
+        let wait = if self.doubted.is_some_and(|since| since.elapsed() < YOUNG) { SHORT_ASK } else { ASK / 2 };
         let known = bounds::ask(&self.consumer, &wanted, wait).unwrap_or_default();
+        // Those that cannot be had wait behind those that can, and for each other.
+        wanted.sort_by_key(|key| (!known.contains_key(key), self.partitions.get(key).map(|it| it.failed)));
         let mut list = TopicPartitionList::new();
         for key in wanted {
             let Some(partition) = self.partitions.get(&key) else { continue };
@@ -274,7 +281,7 @@ impl Fetcher {
             };
             match found {
                 Ok((low, high)) => {
-                    self.outage = None;
+                    (self.outage, self.doubted) = (false, None);
                     let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
                     if next < low || next > high || (replaced && next > 0) {
                         self.refuse(&key, |topic, partition| ReadError::OutOfRange {
@@ -302,6 +309,9 @@ impl Fetcher {
                 Err(error) => {
                     // Others would wait as long for the same answer.
                     self.ask_again = Instant::now() + RETRY;
+                    if let Some(partition) = self.partitions.get_mut(&key) {
+                        partition.failed += 1;
+                    }
                     if gone(&error) {
                         self.tell_outage(&error);
                     }
@@ -348,8 +358,7 @@ impl Fetcher {
     }
 
     fn tell_outage(&mut self, error: &KafkaError) {
-        if self.outage.is_none() {
-            self.outage = Some(Instant::now());
+        if !std::mem::replace(&mut self.outage, true) {
             let error = BusError::Unavailable { why: error.to_string() };
             self.waiting.push_back(Item { number: None, partition: None, result: Err(error.into()) });
         }
@@ -431,6 +440,7 @@ impl Fetcher {
             return;
         }
         self.tell_outage(error);
+        self.doubted.get_or_insert_with(Instant::now);
         let all: Vec<Key> = self.partitions.keys().cloned().collect();
         all.iter().for_each(|key| self.stop(key));
         self.ask_again = Instant::now();

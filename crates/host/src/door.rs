@@ -169,8 +169,8 @@ impl Door {
         self.0.taken.lock().slots.len()
     }
 
-    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs; where half of all
-    /// came just now it waits until they have asked or had the time to.
+    /// Takes a place for a connection. Where there is none, who has been idle for longest loses theirs; where half of
+    /// those came just now it waits until they have asked or had the time to.
     ///
     /// # Errors
     /// The connection, where a request is under way on each of the others.
@@ -190,7 +190,7 @@ impl Door {
 enum Keeps {
     /// A request is under way on each connection.
     Busy,
-    /// Or they came just now.
+    /// Or they came just now, or have just asked.
     JustCame,
 }
 
@@ -199,7 +199,7 @@ enum Keeps {
 enum Kind {
     /// Never asked, and had the time to.
     Silent,
-    /// Has asked before. Newcomers take at most half of all places from these.
+    /// Has asked before. Newcomers take at most half of the places from these.
     Idle,
     /// Came just now.
     Newcomer,
@@ -231,10 +231,10 @@ impl Places {
             }
         }
         let count = |kind| idle.iter().filter(|guest| guest.0 == kind).count();
-        let newcomers = count(Kind::Newcomer);
+        let (newcomers, asked) = (count(Kind::Newcomer), count(Kind::Idle));
         let goes = if count(Kind::Silent) > 0 {
             Kind::Silent
-        } else if count(Kind::Idle) > 0 && (2 * newcomers < self.most || !patient) {
+        } else if asked > newcomers || (asked > 0 && !patient) {
             Kind::Idle
         } else if newcomers == 0 {
             return Err(Keeps::Busy);
@@ -250,12 +250,15 @@ impl Places {
             idle.truncate(room);
         }
         for (_, _, number) in &idle {
-            // It is counted no more from now on; its file is closed as soon as its task runs.
-            if let Some(slot) = taken.slots.remove(number) {
+            let Some(slot) = taken.slots.get(number).map(Arc::clone) else { continue };
+            // Who has asked meanwhile stays.
+            if slot.state.lock().requests == 0 {
+                // It is counted no more from now on; its file is closed as soon as its task runs.
+                taken.slots.remove(number);
                 slot.send_away();
             }
         }
-        Ok(())
+        if taken.slots.len() < self.most { Ok(()) } else { Err(Keeps::JustCame) }
     }
 
     fn look(&self) {
@@ -507,6 +510,25 @@ mod tests {
         let _next = connect(&door).await.expect("room is made");
         assert_eq!(begun.elapsed(), Duration::ZERO);
         assert!(clients[0].is_away().await && !clients[1].is_away().await && !silent.is_away().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_leave_half_of_what_is_not_busy_to_those_who_were_there() {
+        let door = Door::new(6, Patience::DEFAULT);
+        let (mut clients, mut visits) = (Vec::new(), Vec::new());
+        for n in 0..6 {
+            let client = connect(&door).await.expect("there is room");
+            let visit = client.near.visitor().asks(false);
+            if n < 2 {
+                visits.push(visit);
+            }
+            clients.push(client);
+        }
+        let begun = Instant::now();
+        let _two = (connect(&door).await.expect("room is made"), connect(&door).await.expect("room is made"));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let third = tokio::time::timeout(GREETING / 2, connect(&door)).await;
+        assert!(third.is_err(), "it waits for the two before it");
     }
 
     #[tokio::test(start_paused = true)]

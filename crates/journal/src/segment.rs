@@ -257,8 +257,9 @@ pub(crate) fn scan(
     }
     let used = has_bytes(&file, end, size).map_err(failed)?;
     if let Some(upto) = used {
-        let mut rest = vec![0; (upto - end) as usize];
-        file.read_exact_at(&mut rest, end).map_err(failed)?;
+        // A frame may end in zeros that the file system does not keep.
+        let mut rest = vec![0; (size - end) as usize];
+        file.read_exact_at(&mut rest[..(upto - end) as usize], end).map_err(failed)?;
         // A frame above this number that is whole, behind one that is not: the bad one had been synced.
         if find_frame(&rest.into(), number).is_some() {
             return Err(damaged(end));
@@ -372,7 +373,10 @@ fn written(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> 
     }
     match seek(file, SeekFrom::Data(from)) {
         Ok(begin) if begin >= size => Ok(None),
-        Ok(begin) => Ok(Some((begin, seek(file, SeekFrom::Hole(begin))?.min(size)))),
+        Ok(begin) => {
+            let end = seek(file, SeekFrom::Hole(begin))?.min(size);
+            Ok(Some((begin, if end > begin { end } else { size })))
+        }
         Err(Errno::NXIO) => Ok(None),
         // A file system that cannot tell.
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some((from, size))),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
 /// How long a sync takes.
 const SYNC: Duration = Duration::from_millis(1);
@@ -396,8 +397,12 @@ fn own(path: &CStr) -> PathBuf {
 fn read_written(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let mut end = 0;
-    while let Ok(begin) = seek(&file, SeekFrom::Data(end)) {
-        end = seek(&file, SeekFrom::Hole(begin))?;
+    loop {
+        end = match seek(&file, SeekFrom::Data(end)) {
+            Ok(begin) => seek(&file, SeekFrom::Hole(begin))?,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
     }
     let mut bytes = vec![0; end as usize];
     file.read_exact_at(&mut bytes, 0)?;

@@ -1,6 +1,6 @@
 //! Brokers that stop, hang and come back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -324,6 +324,30 @@ async fn one_broker_of_three_is_not_missed() {
                 }
             }
             Err(error) => assert!(matches!(error, ReadError::Bus(BusError::Unavailable { .. })), "{error:?}"),
+        }
+    }
+}
+
+/// A partition that nobody leads is waited for, and the others are read meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_without_a_leader_do_not_keep_others_waiting() {
+    let broker = Broker::start(3);
+    let (bus, spec) = (broker.connect(), spec("alone", 6));
+    bus.ensure_topics(std::slice::from_ref(&spec)).await.unwrap();
+    for partition in 0..6 {
+        taken(&bus, &spec, partition).await;
+    }
+    broker.script(&["crash"], &["2"]);
+    for _ in 0..2 {
+        let mut reader = bus.reader().unwrap();
+        (0..6).for_each(|partition| reader.assign(&spec.topic, partition, 0).unwrap());
+        let (mut found, deadline) = (BTreeSet::new(), Instant::now() + SOON);
+        while found.len() < 4 {
+            assert!(Instant::now() < deadline, "of those that are led only {found:?} were read");
+            match tokio::time::timeout(SOON, reader.next(SOON)).await.expect("the others are read") {
+                Ok(batch) => drop(found.insert(batch.expect("there is more to read").partition)),
+                Err(error) => assert!(matches!(error, ReadError::Bus(BusError::Unavailable { .. })), "{error:?}"),
+            }
         }
     }
 }

@@ -81,6 +81,34 @@ fn frames_of_any_size_survive_reopening_and_a_torn_one_behind_them_is_cut() {
     assert!(matches!(shown(), Err(OpenError::Damaged { .. })));
 }
 
+/// A file system may keep no zeros, as a copy without holes filled in does.
+#[test]
+fn a_frame_that_ends_in_a_hole_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = || Options { segment_bytes: 1 << 20, ..options() };
+    let frames = [Bytes::from_static(&[7; 100]), Bytes::from_static(&[0; 16_384])];
+    let mut journal = Journal::open(dir.path(), large(), |_, _, _| {}).unwrap();
+    for frame in &frames {
+        journal.commit(std::slice::from_ref(frame)).unwrap();
+    }
+    drop(journal);
+    let path = dir.path().join("0000000000000001.log");
+    let bytes = fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let sparse = |bytes: &[u8]| {
+        fs::write(&path, &bytes[..used]).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(bytes.len() as u64).unwrap();
+    };
+    sparse(&bytes);
+    let mut shown = Vec::new();
+    drop(Journal::open(dir.path(), large(), |_, _, payload| shown.push(payload)).unwrap());
+    assert!(shown == frames);
+    let mut bad = fs::read(&path).unwrap();
+    bad[70] ^= 4;
+    sparse(&bad);
+    assert!(matches!(Journal::open(dir.path(), large(), |_, _, _| {}), Err(OpenError::Damaged { .. })));
+}
+
 #[test]
 fn a_torn_tail_is_cut_wherever_it_is_torn() {
     let source = tempfile::tempdir().unwrap();

@@ -177,6 +177,8 @@ fn other_builds_settings_and_states_are_found() {
     assert_eq!(sick(|facts| of(facts, 2).version = "0.2.0".into()), [(State::Warn, "versions", "the group".into())]);
     assert_eq!(sick(|facts| of(facts, 2).highest_level = 3), [(State::Warn, "versions", "the group".into())]);
     assert_eq!(sick(|facts| of(facts, 2).inboxes = 9), [(State::Fail, "settings", M2.into())]);
+    let foreign = sick(|facts| of(facts, 2).cluster = vec![8; 16].into());
+    assert!(foreign.contains(&(State::Fail, "settings", M2.into())), "{foreign:?}");
     assert_eq!(sick(|facts| of(facts, 2).state_hash = 98), [(State::Fail, "state", "the group".into())]);
     assert_eq!(sick(|facts| (of(facts, 2).state_hash, of(facts, 2).state_index) = (98, 4_999)), []);
     assert_eq!(sick(|facts| of(facts, 2).unsafe_recovery = "/data/x".into()), [(State::Warn, "recovered", M2.into())]);

@@ -1,4 +1,4 @@
-//! What was handed over, against what was decided: each command has a decision (G1), each number of a source has one
+//! What was handed over, against what was decided: each submission and each cancel has a decision (G1), each number of a source has one
 //! execution (A2, E1, E4), each node completes by a result of the attempt that held it (C2).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,10 +8,22 @@ use prost::Message;
 use serde_json::Value;
 use v1::submit::Dedupe;
 
+use crate::outbox::Outbox;
 use crate::{End, Execution, Findings, History, Id, Numbers, Topic};
 
 /// Gives how many executions sources started.
-pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, findings: &mut Findings) -> usize {
+pub(crate) fn check(
+    history: &History,
+    outbox: &Outbox,
+    executions: &BTreeMap<Id, Execution>,
+    findings: &mut Findings,
+) -> usize {
+    let named = |to: &v1::ReplyTo| (to.inbox, to.boot, to.request);
+    let replies = outbox.messages.values().filter_map(|it| match &it.body {
+        Some(v1::outbox_message::Body::Reply(reply)) => reply.to.as_ref(),
+        _ => None,
+    });
+    let answered: BTreeSet<(u32, u64, u64)> = replies.map(named).collect();
     let cluster = nova_wire::ClusterId::of_name(&history.cluster);
     let mut started: BTreeMap<(String, u64), Vec<Id>> = BTreeMap::new();
     let mut clients: BTreeMap<Id, u32> = BTreeMap::new();
@@ -25,6 +37,16 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
                 continue;
             };
             for command in batch.commands {
+                let (what, reply_to) = match &command.kind {
+                    Some(v1::command::Kind::Submit(it)) => ("a submission", it.reply_to),
+                    Some(v1::command::Kind::Cancel(it)) => ("a cancel", it.reply_to),
+                    _ => ("", None),
+                };
+                if let Some(to) = reply_to {
+                    findings.check(answered.contains(&named(&to)), "G1", || {
+                        format!("{place:?} {offset}: {what} of {to:?} has no answer")
+                    });
+                }
                 if let Some(v1::command::Kind::Result(result)) = &command.kind
                     && let (Some(lease), Some(v1::task_result::Outcome::Completed(_))) =
                         (&result.lease, &result.outcome)
@@ -75,12 +97,18 @@ pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, fin
             .collect();
         let wanted: BTreeMap<u64, &Value> = match &source.numbers {
             Numbers::These(all) => all.iter().map(|(number, expected)| (*number, expected)).collect(),
-            Numbers::Every(step, expected) => match (own.first_key_value(), own.last_key_value()) {
-                (Some((first, _)), Some((last, _))) => {
-                    (*first..=*last).step_by(*step as usize).map(|number| (number, expected)).collect()
+            Numbers::Every { step, least, expected } => {
+                let count = own.len() as u64;
+                findings.check(count >= *least, "E4", || {
+                    format!("{} has begun {count} executions, and should have begun {least} at least", source.name)
+                });
+                match (own.first_key_value(), own.last_key_value()) {
+                    (Some((first, _)), Some((last, _))) => {
+                        (*first..=*last).step_by(*step as usize).map(|number| (number, expected)).collect()
+                    }
+                    _ => BTreeMap::new(),
                 }
-                _ => BTreeMap::new(),
-            },
+            }
         };
         for (number, expected) in &wanted {
             let end = own.get(number).and_then(|id| executions.get(id)).and_then(|it| it.end.as_ref());

@@ -1,6 +1,6 @@
 //! What workers did (C3, C5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Effect, Execution, Findings, History, Id};
 
@@ -11,10 +11,13 @@ pub(crate) fn check(
     findings: &mut Findings,
 ) -> (usize, usize) {
     let mut visits: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
-    let mut made: BTreeMap<Id, u32> = BTreeMap::new();
+    let mut carried: BTreeSet<(Id, u64)> = BTreeSet::new();
     for effect in &history.effects {
         visits.entry(&effect.key).or_default().push(effect);
-        *made.entry(effect.execution).or_default() += 1;
+        let given = executions.get(&effect.execution).is_some_and(|it| it.given.contains(&effect.token));
+        findings.check(given, "C5", || format!("an attempt was carried out that was not given: {effect:?}"));
+        let first = carried.insert((effect.execution, effect.token));
+        findings.check(first, "C5", || format!("an attempt was carried out twice: {effect:?}"));
     }
     let repeated = visits.values().map(|attempts| attempts.len() - 1).sum();
     for (key, attempts) in &mut visits {
@@ -24,15 +27,11 @@ pub(crate) fn check(
                 format!("two attempts at once of {key}: {:?}, {:?}", pair[0], pair[1])
             });
             // The numbers of attempts may stay, when one was declined; an older one never comes back.
-            findings.check(pair[0].attempt <= pair[1].attempt, "C1", || {
+            let newer = pair[0].attempt <= pair[1].attempt && pair[0].token <= pair[1].token;
+            findings.check(newer, "C1", || {
                 format!("an older attempt of {key} behind a newer one: {:?}, {:?}", pair[0], pair[1])
             });
         }
-    }
-    for (id, count) in made {
-        let leased = executions.get(&id).map_or(0, Execution::attempts);
-        findings
-            .check(count <= leased, "C5", || format!("{id}: {count} attempts were carried out, and {leased} given"));
     }
     (history.effects.len(), repeated)
 }

@@ -34,6 +34,8 @@ pub struct Execution {
     pub cancelled: bool,
     /// Tokens whose attempts completed a node.
     pub(crate) completed: BTreeSet<u64>,
+    /// Tokens that were given to workers.
+    pub(crate) given: BTreeSet<u64>,
     events: u64,
     visits: BTreeMap<(u32, u32, u32), Visit>,
 }
@@ -42,8 +44,6 @@ pub struct Execution {
 struct Visit {
     attempt: u32,
     token: u64,
-    /// How often an attempt was given to a worker.
-    given: u32,
     over: bool,
 }
 
@@ -99,16 +99,20 @@ impl Execution {
             Kind::Rejected(why) => self.rejected = Some(why.kind()),
             Kind::Ended(outcome) => self.end = end(outcome),
             Kind::AttemptStarted(it) => {
-                findings.check(!self.cancelled, "D1", || format!("{id}: after its cancel: {kind:?}"));
+                self.begins(id, kind, findings);
+                self.given.insert(it.token);
                 let visit = self.visit(id, it.node, kind, findings);
                 // One that was declined is not counted, and made again under its number (rule 20).
                 let next = it.attempt == visit.attempt + 1 || it.attempt == visit.attempt;
                 findings.check(next, "B8", || format!("{id}: behind attempt {}: {kind:?}", visit.attempt));
                 findings
                     .check(it.token > visit.token, "C1", || format!("{id}: behind token {}: {kind:?}", visit.token));
-                (visit.attempt, visit.token, visit.given) = (it.attempt, it.token, visit.given + 1);
+                (visit.attempt, visit.token) = (it.attempt, it.token);
             }
-            Kind::NodeStarted(node) => drop(self.visit(id, Some(*node), kind, findings)),
+            Kind::NodeStarted(node) => {
+                self.begins(id, kind, findings);
+                self.visit(id, Some(*node), kind, findings);
+            }
             Kind::AttemptFailed(it) => drop(self.visit(id, it.node, kind, findings)),
             Kind::NodeCompleted(it) => {
                 let visit = self.visit(id, it.node, kind, findings);
@@ -122,8 +126,14 @@ impl Execution {
                 self.visit(id, Some(*node), kind, findings).over = true;
             }
             Kind::CancelRequested(_) => self.cancelled = true,
-            Kind::ScopeEntered(_) | Kind::VarSet(_) => {}
+            Kind::ScopeEntered(_) => self.begins(id, kind, findings),
+            Kind::VarSet(_) => {}
         }
+    }
+
+    /// D1: nothing begins after a cancel.
+    fn begins(&self, id: Id, kind: &Kind, findings: &mut Findings) {
+        findings.check(!self.cancelled, "D1", || format!("{id}: after its cancel: {kind:?}"));
     }
 
     /// B4, B6: nothing happens to a visit of a node that is over.
@@ -132,11 +142,6 @@ impl Execution {
         let visit = self.visits.entry((node.scope, node.node, node.visit)).or_default();
         findings.check(!visit.over, "B4", || format!("{id}: the node has ended before: {kind:?}"));
         visit
-    }
-
-    /// How many attempts were given to workers, over all nodes.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.visits.values().map(|visit| visit.given).sum()
     }
 }
 

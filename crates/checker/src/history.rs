@@ -196,6 +196,8 @@ pub struct Effect {
     pub execution: Id,
     /// From 1.
     pub attempt: u32,
+    /// The token of its lease.
+    pub token: u64,
     /// Which process.
     pub process: String,
     /// From.
@@ -218,8 +220,15 @@ pub struct Source {
 pub enum Numbers {
     /// These and no others.
     These(BTreeMap<u64, Value>),
-    /// Multiples of this, without a gap between the first and the last that are there.
-    Every(u64, Value),
+    /// Multiples of a step, without a gap between the first and the last that are there.
+    Every {
+        /// Between two of them.
+        step: u64,
+        /// Fewer than so many cannot be.
+        least: u64,
+        /// What the execution of each has to come to.
+        expected: Value,
+    },
 }
 
 /// A member.

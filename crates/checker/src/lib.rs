@@ -91,7 +91,7 @@ pub fn check(history: &History) -> Result<Counts, Vec<Violation>> {
     let executions = executions::fold(&outbox, &mut findings);
     reads::check(history, &mut findings);
     submissions::check(history, &executions, &mut findings);
-    let triggered = commands::check(history, &executions, &mut findings);
+    let triggered = commands::check(history, &outbox, &executions, &mut findings);
     let (attempts, repeated) = effects::check(history, &executions, &mut findings);
     let ended = executions.values().filter(|it| it.end.is_some()).count();
     let counts = Counts {

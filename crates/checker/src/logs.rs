@@ -8,6 +8,12 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
     let mut leaders: BTreeMap<u64, (u64, &str)> = BTreeMap::new();
     let mut entries: BTreeMap<u64, (&Entry, &str)> = BTreeMap::new();
     for log in &history.logs {
+        // All have their ends in common, so that there is something to compare.
+        let last = log.entries.last().map(|it| it.index);
+        let applied = history.members.iter().find(|it| it.name == log.member).map(|it| it.applied);
+        findings.check(applied.is_none() || last == applied, "F1", || {
+            format!("{} has applied {applied:?}, and its log ends at {last:?}", log.member)
+        });
         for pair in log.entries.windows(2) {
             let (one, next) = (pair[0], pair[1]);
             findings.check(one.index + 1 == next.index, "F1", || {
@@ -36,7 +42,7 @@ pub(crate) fn check(history: &History, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Log;
+    use crate::{Log, Member};
 
     fn log(member: &str, entries: &[(u64, u64, u64, u32)]) -> Log {
         let entry = |&(index, term, leader, crc)| Entry { index, term, leader, crc };
@@ -44,8 +50,13 @@ mod tests {
     }
 
     fn found(logs: &[Log]) -> usize {
+        found_in(logs, &[])
+    }
+
+    fn found_in(logs: &[Log], members: &[Member]) -> usize {
         let mut findings = Findings(Vec::new());
-        check(&History { logs: logs.to_vec(), ..History::default() }, &mut findings);
+        let history = History { logs: logs.to_vec(), members: members.to_vec(), ..History::default() };
+        check(&history, &mut findings);
         findings.0.len()
     }
 
@@ -64,5 +75,9 @@ mod tests {
         assert_eq!(found(&[all.clone(), log("b", &[(3, 1, 2, 6)])]), 1, "two led in one term");
         assert_eq!(found(&[log("a", &[(1, 1, 1, 5), (3, 1, 1, 6)])]), 1, "a gap");
         assert_eq!(found(&[log("a", &[(1, 2, 1, 5), (2, 1, 3, 6)])]), 1, "a term that goes back");
+        let member = |applied| Member { name: "a".into(), applied, state_hash: 1 };
+        assert_eq!(found_in(std::slice::from_ref(&all), &[member(2)]), 0, "it has all that its member applied");
+        assert_eq!(found_in(std::slice::from_ref(&all), &[member(3)]), 1, "it has less");
+        assert_eq!(found_in(&[log("a", &[])], &[member(3)]), 1, "it has nothing");
     }
 }

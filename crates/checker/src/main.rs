@@ -31,6 +31,10 @@ fn judge(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
         Ok(counts) => {
             let Counts { accepted, ended, attempts, repeated, duplicates, stale, triggered } = counts;
             anyhow::ensure!(accepted > 0 && ended > 0, "nothing was accepted, or nothing ended");
+            anyhow::ensure!(
+                !history.members.is_empty() && !history.shards.is_empty(),
+                "nothing is known of members or shards: not all had ended when it was noted"
+            );
             println!(
                 "all holds: {accepted} accepted, {triggered} triggered, {ended} ended, {attempts} attempts, {repeated} repeated, \
                  {stale} stale, {duplicates} duplicates"

@@ -20,6 +20,7 @@ pub(crate) struct Outbox {
 
 pub(crate) fn read(history: &History, findings: &mut Findings) -> Outbox {
     let cluster = ClusterId::of_name(&history.cluster);
+    let events = history.topics.keys().filter(|place| place.topic == Topic::Events).count().max(1) as u32;
     let mut outbox = Outbox { messages: BTreeMap::new(), duplicates: 0, stale: 0 };
     for (place, records) in history.topics.iter().filter(|(place, _)| place.topic != Topic::Commands) {
         let mut heard: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
@@ -45,6 +46,10 @@ pub(crate) fn read(history: &History, findings: &mut Findings) -> Outbox {
             let heard = heard.entry(opened.shard).or_default();
             for message in batch.messages {
                 let (shard, seq) = (opened.shard, message.seq);
+                let (topic, partition) = goes_to(&message, shard, events);
+                findings.check((topic, partition) == (place.topic, place.partition), "G4", || {
+                    format!("{place:?} {offset}: {seq} of shard {shard} belongs to partition {partition} of {topic:?}")
+                });
                 if heard.contains(&seq) {
                     outbox.duplicates += 1;
                 } else if heard.last().is_some_and(|last| seq < *last) {
@@ -87,4 +92,14 @@ pub(crate) fn read(history: &History, findings: &mut Findings) -> Outbox {
         });
     }
     outbox
+}
+
+/// Where readers look for a message: those of events by its shard, all others by the inbox that it names.
+fn goes_to(message: &v1::OutboxMessage, shard: u32, events: u32) -> (Topic, u32) {
+    match &message.body {
+        Some(Body::Assign(it)) => (Topic::Tasks, it.inbox),
+        Some(Body::Revoke(it) | Body::StaleToken(it)) => (Topic::Tasks, it.inbox),
+        Some(Body::Reply(it)) => (Topic::Replies, it.to.unwrap_or_default().inbox),
+        Some(Body::Events(_)) | None => (Topic::Events, shard % events),
+    }
 }

@@ -5,14 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Answer, End, Execution, Findings, History, Id, Kind, Submission};
 
 pub(crate) fn check(history: &History, executions: &BTreeMap<Id, Execution>, findings: &mut Findings) {
-    let cancelled: BTreeSet<Id> = history
-        .operations
-        .iter()
-        .filter_map(|operation| match operation.kind {
-            Kind::Cancel(id) if operation.answer != Answer::NotSent => Some(id),
-            _ => None,
-        })
-        .collect();
+    let mut cancelled = BTreeSet::new();
+    for operation in &history.operations {
+        let Kind::Cancel(id) = operation.kind else { continue };
+        match operation.answer {
+            Answer::NotSent | Answer::Rejected { .. } => continue,
+            Answer::Cancelling => {
+                let end = executions.get(&id).and_then(|it| it.end.as_ref());
+                findings.check(end == Some(&End::Cancelled), "D2", || {
+                    format!("a cancel of {id} was accepted, and it came to {end:?}")
+                });
+            }
+            _ => {}
+        }
+        cancelled.insert(id);
+    }
     let submissions = history.operations.iter().filter_map(|operation| match &operation.kind {
         Kind::Submit(submission) => Some((submission, &operation.answer)),
         Kind::Cancel(_) | Kind::Add(_) | Kind::Read | Kind::OldEpoch(..) => None,

@@ -87,7 +87,8 @@ fn history(messages: &[v1::OutboxMessage]) -> History {
         kind: Kind::Submit(submission),
         answer: Answer::Accepted { id: ID, repeated: false },
     };
-    let effect = Effect { key: "x".into(), execution: ID, attempt: 1, process: "w1".into(), begun_ns: 3, ended_ns: 4 };
+    let effect =
+        Effect { key: "x".into(), execution: ID, attempt: 1, token: 5, process: "w1".into(), begun_ns: 3, ended_ns: 4 };
     let member = |name: &str| Member { name: name.into(), applied: 9, state_hash: 1 };
     let last = messages.iter().map(|it| it.seq).max().unwrap_or(0);
     History {
@@ -143,6 +144,8 @@ fn events_that_cannot_be_are_found() {
     told("C1", |events| events.insert(2, started(2, 5)));
     told("C2", |events| events.insert(2, started(2, 6)));
     told("D1", |events| events.insert(1, Event::CancelRequested(String::new())));
+    let begins = Event::NodeStarted(node().unwrap_or_default());
+    told("D1", |events| events.splice(1..1, [Event::CancelRequested(String::new()), begins]).for_each(drop));
     told("D2", |events| events.insert(2, Event::CancelRequested(String::new())));
     told("J2", |events| drop(events.pop()));
     told("J5", |events| events[3] = end(v1::outcome::Kind::Failed(v1::Failure::default())));
@@ -165,6 +168,14 @@ fn messages_that_are_missing_late_or_two_are_found() {
     finds(&on_topic(vec![outbox(&own), Bytes::from_static(b"x")]), "G4");
     let counts = check(&on_topic(vec![outbox(&own), outbox(&own)])).expect("who repeats does no harm");
     assert_eq!(counts.duplicates, own.len());
+    let elsewhere = |place: Place| {
+        let mut history = history(&own);
+        let records = history.topics.remove(&self::place(Topic::Events)).unwrap_or_default();
+        history.topics.insert(place, records);
+        history
+    };
+    finds(&elsewhere(place(Topic::Replies)), "G4");
+    finds(&elsewhere(Place { topic: Topic::Events, partition: 1 }), "G4");
     noted("G2", |history| history.shards[0].outbox_last = 3);
     noted("J2", |history| history.shards[0].outbox_acked = 3);
     noted("J2", |history| history.shards[0].open = 1);
@@ -181,6 +192,23 @@ fn answers_that_are_not_true_are_found() {
         let (kind, answer) = (Kind::OldEpoch(0, 1), Answer::Added);
         history.operations.push(Operation { begun_ns: 1, ended_ns: 2, kind, answer });
     });
+    let cancel = |answer: Answer| {
+        move |history: &mut History| {
+            history.operations.push(Operation { begun_ns: 1, ended_ns: 2, kind: Kind::Cancel(ID), answer });
+        }
+    };
+    noted("D2", cancel(Answer::Cancelling));
+    let ended = |answer: Answer| {
+        let mut events = all();
+        events.splice(1.., [end(v1::outcome::Kind::Cancelled(String::new()))]);
+        let mut history = history(&messages(events));
+        history.effects.clear();
+        cancel(answer)(&mut history);
+        history
+    };
+    assert_eq!(check(&ended(Answer::Cancelling)).map(|counts| counts.ended), Ok(1));
+    assert_eq!(check(&ended(Answer::Unknown)).map(|counts| counts.ended), Ok(1));
+    finds(&ended(Answer::Rejected { why: "ended".into(), conflict: false }), "J5");
     noted("A3", |history| {
         let Kind::Submit(first) = &mut history.operations[0].kind else { return };
         first.key = Some(("default".into(), "k".into()));
@@ -201,6 +229,11 @@ fn attempts_at_once_and_attempts_nobody_gave_are_found() {
     };
     noted("C3", again(3, 9));
     noted("C5", again(5, 9));
+    noted("C5", |history| history.effects[0].token = 4);
+    noted("C1", |history| {
+        let older = Effect { token: 4, begun_ns: 5, ended_ns: 6, ..history.effects[0].clone() };
+        history.effects.push(older);
+    });
 }
 
 #[test]
@@ -208,6 +241,15 @@ fn what_sources_should_have_started_is_found() {
     let source = |numbers| Source { name: "s".into(), numbers };
     noted("E4", |history| history.sources.push(source(Numbers::These([(1, json!(1))].into()))));
     noted("A2", |history| drop(history.topics.insert(place(Topic::Commands), vec![commands(Vec::new())])));
+    noted("E4", |history| {
+        history.sources.push(source(Numbers::Every { step: 10, least: 1, expected: json!(1) }));
+    });
+    noted("G1", |history| {
+        let reply_to = Some(v1::ReplyTo { inbox: 0, boot: 1, request: 2 });
+        let cancel = v1::Cancel { execution: ID.0.to_vec().into(), reply_to, ..Default::default() };
+        let records = history.topics.entry(place(Topic::Commands)).or_default();
+        records.push(commands(vec![v1::command::Kind::Cancel(cancel)]));
+    });
     noted("G1", |history| {
         let lost = v1::Submit { execution: vec![9; 16].into(), ..Default::default() };
         let records = history.topics.entry(place(Topic::Commands)).or_default();
@@ -249,7 +291,9 @@ fn members_that_differ_are_found() {
 fn a_history_in_files_is_the_same_and_one_that_cannot_be_read_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut whole = history(&messages(all()));
-    whole.sources.push(Source { name: "s".into(), numbers: Numbers::Every(10, json!({ "x": 1 })) });
+    whole
+        .sources
+        .push(Source { name: "s".into(), numbers: Numbers::Every { step: 10, least: 0, expected: json!({ "x": 1 }) } });
     whole.operations.push(Operation { begun_ns: 5, ended_ns: 6, kind: Kind::Read, answer: Answer::There([].into()) });
     whole.write(dir.path()).expect("it is written");
     let again = History::read(dir.path()).expect("it is read");

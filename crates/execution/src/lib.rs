@@ -26,6 +26,9 @@ pub struct Task {
     pub idempotency_key: Box<str>,
     /// From 1.
     pub attempt: u32,
+    /// Fencing token: another one for each assignment, and only growing for all attempts of a visit. Who keeps the highest
+    /// that it has seen can refuse what comes of an attempt that is over.
+    pub token: u64,
     /// The argument as JSON.
     pub with: Bytes,
     /// The attempt is taken back after this long.

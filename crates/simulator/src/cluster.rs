@@ -196,7 +196,7 @@ impl Cluster {
             violations.push(violation("J2", format!("not all has ended {SETTLED:?} after the last answer")));
             violations.extend(self.explain().into_iter().map(|what| violation("J2", what)));
         }
-        let history = self.history(&noted, &workflows, seen.unwrap_or_default());
+        let history = self.history(&noted, &workflows, options.span, seen.unwrap_or_default());
         let history = history.unwrap_or_else(|| {
             violations.push(violation("empty", "the topics cannot be read"));
             History::default()
@@ -327,8 +327,7 @@ impl Cluster {
             if steps.done.load(Ordering::Relaxed) {
                 (slot.replaced, slot.damaged) = (None, false);
             } else if steps.gone.load(Ordering::Relaxed) && !steps.runs.swap(true, Ordering::Relaxed) {
-                // There is nothing if even the directory was lost.
-                let _ = std::fs::remove_dir_all(self.ground.data(slot.host));
+                self.world.empties(slot.host.name);
                 if slot.down.is_empty() && slot.process.is_none() {
                     self.start(place);
                 }
@@ -436,8 +435,7 @@ impl Cluster {
             self.world.power_fails(host.name);
         }
         if self.plant == Some(Plant::Forgets) && host.role == hosts::Role::Coordinator {
-            // There may be none yet.
-            let _ = std::fs::remove_dir_all(self.ground.data(host));
+            self.world.empties(host.name);
         }
     }
 
@@ -488,11 +486,18 @@ impl Cluster {
         said.map_or_else(Vec::new, |said| said.unwrap_or_else(|error| vec![error.to_string()]))
     }
 
-    fn history(&mut self, noted: &Arc<Noted>, workflows: &Arc<Vec<Workflow>>, seen: Seen) -> Option<History> {
+    fn history(
+        &mut self,
+        noted: &Arc<Noted>,
+        workflows: &Arc<Vec<Workflow>>,
+        span: Duration,
+        seen: Seen,
+    ) -> Option<History> {
         let (noted, workflows) = (Arc::clone(noted), Arc::clone(workflows));
         let effects = self.ground.effects.lock().clone();
-        let reading =
-            |observer: Observer| async move { observer.history(CLUSTER, &noted, effects, &workflows[0], seen).await };
+        let reading = move |observer: Observer| async move {
+            observer.history(CLUSTER, &noted, effects, &workflows[0], span, seen).await
+        };
         self.observe(PATIENCE * 2, reading)?.ok()
     }
 

@@ -358,6 +358,22 @@ impl Disks {
         Ok(Some(format!("{what} of {}", path.strip_prefix(&self.root).unwrap_or(&path).display())))
     }
 
+    /// All files of a host are gone for good: no power brings back what they were. No process of it runs.
+    pub(crate) fn empties(&mut self, host: &str) -> io::Result<()> {
+        self.names.retain(|name| {
+            if name.host == host {
+                forget(&name.change);
+            }
+            name.host != host
+        });
+        self.files.retain(|_, changed| changed.host != host);
+        match fs::remove_dir_all(self.root.join(host)) {
+            // It may have had none yet.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The power of a host failed: what was not synced may be gone. No process of it runs.
     pub(crate) fn power_fails(&mut self, host: &str) -> io::Result<()> {
         let now_ns = self.now_ns;

@@ -185,6 +185,16 @@ impl World {
         }
     }
 
+    /// All files of a host, on which no process runs, are gone for good.
+    ///
+    /// # Panics
+    /// When they cannot be removed.
+    pub fn empties(&mut self, host: &str) {
+        if let Some(done) = os::disks(|disks| disks.empties(host)) {
+            done.expect("the files of a simulation can be changed");
+        }
+    }
+
     /// A file of a host, on which no process runs, is damaged; gives which, where there is one.
     ///
     /// # Panics

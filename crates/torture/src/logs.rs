@@ -47,15 +47,17 @@ fn take(entries: &mut Vec<Entry>, kind: Kind) {
                     Some(Payload::Command(said) | Payload::Membership(said)) => said,
                 };
                 truncate(entries, id.index);
-                // What lies before a snapshot that was sent is not there.
-                if entries.last().is_some_and(|last| last.index + 1 < id.index) {
-                    entries.clear();
-                }
                 entries.push(Entry { index: id.index, term: id.term, leader: id.node, crc: crc32c::crc32c(said) });
             }
         }
         Kind::TruncateFrom(from) => truncate(entries, from),
-        Kind::Vote(_) | Kind::PurgeTo(_) => {}
+        // What lies before a snapshot that was sent is not there. Any other gap is one.
+        Kind::PurgeTo(purged) => {
+            if entries.last().is_some_and(|last| last.index < purged.index) {
+                entries.clear();
+            }
+        }
+        Kind::Vote(_) => {}
     }
 }
 

@@ -178,7 +178,7 @@ pub async fn run(nova: &Nova, options: &Options, dir: &Path) -> Result<Report> {
     }
     let seen: Seen = seen.into_inner().unwrap_or_default();
     let effects = effects(&dir.join("notes")).context("the notes of the workers cannot be read")?;
-    let reading = timeout(READ, observer.history(CLUSTER, &noted, effects, &workflows[0], seen));
+    let reading = timeout(READ, observer.history(CLUSTER, &noted, effects, &workflows[0], options.span, seen));
     let mut history = reading.await.context("the topics cannot be read to their ends")??;
     history.logs = cluster.logs(&history.members).context("the logs of the members cannot be read")?;
     if history.logs.len() != history.members.len() || history.logs.iter().any(|log| log.entries.is_empty()) {

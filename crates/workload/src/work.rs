@@ -71,6 +71,7 @@ impl Work {
             key: task.idempotency_key.to_string(),
             execution: Id::parse(&task.execution).expect("an execution has an id"),
             attempt: task.attempt,
+            token: task.token,
             process: self.process.clone(),
             begun_ns: now,
             ended_ns: now,

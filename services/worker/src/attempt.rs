@@ -139,6 +139,7 @@ fn task(assignment: &v1::Assignment, lease: &v1::LeaseRef, trace: Option<Context
         execution: execution.into(),
         node: node.as_str().into(),
         attempt: assignment.attempt,
+        token: lease.token,
         with,
         timeout: assignment.attempt_timeout_ms.map(Duration::from_millis),
         traceparent: trace.map(|it| it.traceparent()),

@@ -49,6 +49,7 @@ async fn run(with: Value, allow_private: bool) -> Result<Value, Failure> {
         node: "call".into(),
         idempotency_key: "key-1".into(),
         attempt: 1,
+        token: 1,
         with: with.to_string().into(),
         timeout: None,
         traceparent: None,

@@ -104,6 +104,22 @@ fn names_that_were_not_synced_may_go() {
 }
 
 #[test]
+fn no_power_brings_back_what_was_removed_for_good() {
+    for seed in 0..20 {
+        let mut host = Host::new(seed);
+        let file = host.make("new");
+        host.write(&file, 0, b"1");
+        let (from, to) = (host.path("new"), host.path("name"));
+        host.disks.renames(&c(&from), &c(&to));
+        fs::rename(&from, &to).expect("it is renamed");
+        host.disks.empties("a").expect("it is removed");
+        host.power_fails(LATER).expect("there is nothing to be taken back");
+        assert_eq!((host.read("new"), host.read("name")), (None, None), "seed {seed}");
+        host.disks.empties("a").expect("there is nothing");
+    }
+}
+
+#[test]
 fn a_rename_is_whole_or_was_not() {
     let mut found = [0; 2];
     for seed in 0..40 {

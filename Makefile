@@ -29,7 +29,8 @@ build: ## the release build of `nova` and of the load generator
 faults: ## ten thousand executions on a cluster of processes and a real Kafka while each kind of process is killed
 	@scripts/setup.sh test
 	cargo build --release -p nova-cli
-	NOVA_BIN=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution
+	NOVA_BIN=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/nova NOVA_FAULTS_EXECUTIONS=10000 cargo test -p nova-cli --test cluster -- --nocapture each_execution \
+	  | tee >(cat >&2) | { grep 'test result: ok. 1 passed' >/dev/null || { echo 'faults: the test failed, or did not run' >&2; exit 1; }; }
 
 PEERS ?= restate-1 restate-3 temporal
 NOVAFLOW ?= embedded embedded-3
@@ -62,7 +63,7 @@ soak: build ## an hour of work and faults, after which a cluster must be as quic
 	@scripts/setup.sh test
 	cargo build --locked -p nova-torture
 	NOVA_BIN=$(or $(CARGO_TARGET_DIR),target)/release/nova $(or $(CARGO_TARGET_DIR),target)/debug/nova-torture run --soak \
-	  --seconds $(or $(SOAK_SECONDS),3600) --calm 20 --pause 50
+	  --seconds $(or $(SOAK_SECONDS),3600) --calm 20 --pause 100
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=

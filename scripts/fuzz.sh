@@ -19,7 +19,10 @@ all() {
     cargo fuzz list --fuzz-dir crates/hostile/fuzz
   fi
 }
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(all)
+if [ ${#targets[@]} -eq 0 ]; then
+  listed=$(all)
+  mapfile -t targets <<<"$listed"
+fi
 features=()
 [ "${NOVA_FUZZ_SMALL:-}" != 1 ] || features=(--no-default-features)
 

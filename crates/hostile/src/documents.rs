@@ -100,9 +100,10 @@ pub fn trigger(bytes: &[u8]) {
         Ok(spec) => {
             let written = spec.to_value();
             assert!(TriggerSpec::from_value(&written).as_ref() == Ok(&spec), "{written}");
-            let stored = TriggerSpec::parse_stored(&spec.id, &spec.workflow, written.to_string().as_bytes());
+            let text = written.to_string();
+            let stored = TriggerSpec::parse_stored(&spec.id, &spec.workflow, text.as_bytes());
             // Defaults that are spelt out may make it larger than a document may be.
-            assert!(stored.is_err() || stored.as_ref() == Ok(&spec), "{written}");
+            assert!(stored.as_ref() == Ok(&spec) || text.len() > nova_trigger_rules::limits::MAX_DOCUMENT, "{written}");
         }
         Err(problems) => {
             assert!((1..=nova_trigger_rules::limits::MAX_PROBLEMS).contains(&problems.len()), "{problems:?}");

@@ -299,6 +299,7 @@ impl Cluster {
                 self.effective.insert(number);
             }
             Fault::Kill(host) => {
+                self.running(*host)?;
                 let slot = self.slot(*host);
                 slot.down.insert(number);
                 slot.process.kill();
@@ -325,6 +326,9 @@ impl Cluster {
                 self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
             }
             Fault::Power(hosts) => {
+                for host in hosts.iter().filter(|host| self.slots[host.place()].down.is_empty()).collect::<Vec<_>>() {
+                    self.running(*host)?;
+                }
                 for host in hosts {
                     self.disks[host.name].cut_power()?;
                 }

@@ -30,7 +30,7 @@ enum Command {
     /// Kills one part of a cluster again and again, and tells how long work stood still each time.
     Gaps {
         /// How often.
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         times: u32,
         /// Which parts; none: each.
         #[arg(long, value_delimiter = ',')]
@@ -39,7 +39,7 @@ enum Command {
     /// Kills a process at its first sync, at its second, and so on; then at each rename and each truncation.
     Sweep {
         /// Most kills of one process at one kind of call.
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         most: u32,
         /// What is killed; none: each.
         #[arg(long, value_delimiter = ',')]
@@ -62,7 +62,7 @@ enum Command {
 #[derive(clap::Args)]
 struct Run {
     /// How many.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Seed of the first; the next one has the next. None: a random one.
     #[arg(long)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::{Attacked, connect, connect_all, memory_kib};
-use crate::rig::{Dev, NOOP, SOON};
+use crate::rig::{Dev, SOON};
 
 /// What a process of `nova dev` may open here.
 const FILES: usize = 512;
@@ -18,8 +18,9 @@ const BODY: usize = 1 << 20;
 const BODIES: usize = 100;
 /// What a process gets beyond what it has.
 const MORE_KIB: u64 = 16 << 10;
-/// Executions that are accepted before.
+/// Executions that are accepted before, and that have not ended when the process does.
 const EXECUTIONS: usize = 50;
+const WAITS: &str = "{ apiVersion: nova/v1, kind: Workflow, metadata: { name: waits }, spec: { do: [ { id: a, type: wait, for: 5s } ] } }";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_few_files_connections_are_fewer_and_others_are_served() {
@@ -36,10 +37,10 @@ async fn with_few_files_connections_are_fewer_and_others_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_memory_a_process_ends_and_loses_nothing_that_it_accepted() {
     let dev = Dev::start();
-    dev.apply(NOOP).await;
+    dev.apply(WAITS).await;
     let mut accepted = Vec::new();
     for _ in 0..EXECUTIONS {
-        let (status, body) = dev.submit(&json!({ "workflow": "noop" }), &[]).await;
+        let (status, body) = dev.submit(&json!({ "workflow": "waits" }), &[]).await;
         assert_eq!(status, 201, "{body:#}");
         accepted.push(body["id"].as_str().unwrap().to_owned());
     }

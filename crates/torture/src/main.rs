@@ -275,3 +275,19 @@ async fn campaign(options: &Run) -> Result<bool> {
 
 /// So many runs have all that a history can have.
 const MANY: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Arguments;
+
+    #[test]
+    fn what_would_run_nothing_is_refused() {
+        let asked = |words: &[&str]| Arguments::try_parse_from(["nova-torture"].iter().chain(words));
+        for words in [["run", "--runs"], ["gaps", "--times"], ["sweep", "--most"]] {
+            assert!(asked(&[words[0], words[1], "1"]).is_ok(), "{words:?}");
+            assert!(asked(&[words[0], words[1], "0"]).is_err(), "{words:?}");
+        }
+    }
+}

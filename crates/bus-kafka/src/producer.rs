@@ -31,7 +31,8 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Config;
 
 /// How often the thread looks at more than what the library reports. The reports end no wait, and rdkafka 0.39 waits in
-/// whole milliseconds and spins for the rest of the last one: with 20 ms that took 2 % of a core in each process.
+/// whole milliseconds and spins for the rest of the last one: with 20 ms that took 4.5 % of a core in each idle process,
+/// with 100 ms it takes 0.9 %.
 const TICK: Duration = Duration::from_millis(100);
 
 /// An append that waits so long may wait for a broker that no longer leads its partition: from then on it is asked every

@@ -1,7 +1,7 @@
-//! What was handed over, against what was decided: each submission and each cancel has a decision (G1), each number of a source has one
-//! execution (A2, E1, E4), each node completes by a result of the attempt that held it (C2).
+//! What was handed over, against what was decided: each submission and each cancel has a decision (G1), each number of a
+//! source has one execution (A2, E1, E4), each node completes by a result of the attempt that held it (C2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use nova_wire::v1;
 use prost::Message;
@@ -18,12 +18,11 @@ pub(crate) fn check(
     executions: &BTreeMap<Id, Execution>,
     findings: &mut Findings,
 ) -> usize {
-    let named = |to: &v1::ReplyTo| (to.inbox, to.boot, to.request);
     let replies = outbox.messages.values().filter_map(|it| match &it.body {
-        Some(v1::outbox_message::Body::Reply(reply)) => reply.to.as_ref(),
+        Some(v1::outbox_message::Body::Reply(reply)) => reply.to,
         _ => None,
     });
-    let answered: BTreeSet<(u32, u64, u64)> = replies.map(named).collect();
+    let answered: HashSet<v1::ReplyTo> = replies.collect();
     let cluster = nova_wire::ClusterId::of_name(&history.cluster);
     let mut started: BTreeMap<(String, u64), Vec<Id>> = BTreeMap::new();
     let mut clients: BTreeMap<Id, u32> = BTreeMap::new();
@@ -43,7 +42,7 @@ pub(crate) fn check(
                     _ => ("", None),
                 };
                 if let Some(to) = reply_to {
-                    findings.check(answered.contains(&named(&to)), "G1", || {
+                    findings.check(answered.contains(&to), "G1", || {
                         format!("{place:?} {offset}: {what} of {to:?} has no answer")
                     });
                 }

@@ -1,4 +1,4 @@
-//! What workers did (C3, C5).
+//! What workers did (C1, C3, C5).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -326,8 +326,10 @@ impl Cluster {
                 self.tampered.insert(number, Tampered::begin(pid, *syncs, &self.dir)?);
             }
             Fault::Power(hosts) => {
-                for host in hosts.iter().filter(|host| self.slots[host.place()].down.is_empty()).collect::<Vec<_>>() {
-                    self.running(*host)?;
+                for host in hosts {
+                    if self.slot(*host).down.is_empty() {
+                        self.running(*host)?;
+                    }
                 }
                 for host in hosts {
                     self.disks[host.name].cut_power()?;
